@@ -1,0 +1,59 @@
+"""Convolution with pluggable engines, and a judge that picks the fastest per input size.
+
+>>> import numpy as np, convbench
+>>> x = np.random.rand(1, 3, 224, 224).astype("float32")
+>>> w = np.random.rand(64, 3, 7, 7).astype("float32")
+>>> y = convbench.conv2d(x, w, stride=2, padding=3)
+>>> layer = convbench.Conv2d(w, stride=2, padding=3)   # planned once per input shape
+>>> print(layer.selection(x.shape))                    # which engine, and why
+"""
+
+import importlib
+
+from convbench import data, kernels, registry  # noqa: F401  (reachable after ``import convbench``)
+from convbench.conv import Conv1d, Conv2d, Conv3d, clear_cache, conv1d, conv2d, conv3d
+from convbench.engine import Engine, Plan
+from convbench.registry import register, unregister
+from convbench.selection import NoRecordError, Selection, select
+from convbench.settings import get_num_threads, set_default_engine, set_num_threads, use_engine
+from convbench.shapes import output_shape, parameter_count, receptive_field
+from convbench.spec import ConvSpec
+from convbench.verify import Verification, verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvSpec",
+    "Engine",
+    "NoRecordError",
+    "Plan",
+    "Selection",
+    "Verification",
+    "clear_cache",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "engines",
+    "get_num_threads",
+    "output_shape",
+    "parameter_count",
+    "receptive_field",
+    "register",
+    "select",
+    "set_default_engine",
+    "set_num_threads",
+    "unregister",
+    "use_engine",
+    "verify",
+]
+
+_LAZY = ("engines", "matrices", "images", "report", "problems")
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return importlib.import_module(f"convbench.{name}")
+    raise AttributeError(f"module 'convbench' has no attribute {name!r}")

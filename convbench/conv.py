@@ -1,0 +1,425 @@
+"""The interface: `conv1d`, `conv2d`, `conv3d` and the layers that plan once per input shape.
+
+A call: arguments -> `ConvSpec` -> lowering of what no engine needs to know (padding modes, true
+convolution, odd strides of the arrays) -> selection -> plan -> ``plan(x, out)``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from convbench import padding as paddings
+from convbench import planning, registry, selection, settings
+from convbench.data import as_memory_format
+from convbench.engine import Plan
+from convbench.selection import Selection
+from convbench.spec import ConvSpec, dtype_name, per_dimension
+
+SHAPES_PER_LAYER = 32  # planned input shapes that a layer keeps before the oldest goes
+CACHE_BYTES = 256 << 20  # what the plans and weights behind conv1d/2d/3d may hold
+
+_AXES = {1: "W", 2: "H, W", 3: "D, H, W"}
+
+
+@dataclass
+class _Prepared:
+    """One input shape, planned."""
+
+    spec: ConvSpec
+    plan: Plan
+    shape: tuple[int, ...]  # of the output as the caller gets it
+    selection: Selection
+    pads: tuple | None  # pairs to extend the input by, before the plan
+    dense: bool  # the input already lies in memory as the plan wants it
+    batched: bool
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Conv:
+    """What `Conv1d`, `Conv2d` and `Conv3d` share.
+
+    Parameters
+    ----------
+    weight : array_like, (O, C/groups, *kernel)
+        Copied; real floating, complex or integer.
+    bias : array_like, (O,), optional
+        Of the same dtype.
+    stride, dilation : int or tuple of int, default 1
+    padding : int, tuple of int, tuple of (low, high), "same", "valid" or "full", default 0
+        See `convbench.padding` for the rules.
+    groups : int, default 1
+    padding_mode : str, default "zeros"
+        "zeros", "replicate", "reflect", "symmetric", "circular", or another library's name of
+        one of them (`convbench.padding.MODE_ALIASES`).
+    flip : bool, default False
+        False is cross-correlation, True the mathematician's convolution.
+    engine : str, default "auto"
+        "auto" lets the judge choose; a name pins that engine.
+    tuning : {"estimate", "measure", "replay"}
+        How "auto" chooses, see `convbench.select`.
+    rtol, max_workspace : float and int, optional
+        Limits on the engine's error bound and workspace, see `convbench.select`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arguments that clash or are out of range, each message with both values.
+
+    Notes
+    -----
+    A call with an input shape seen before only computes.  The plans of the last 32 shapes are
+    kept.  Layers may be called from several threads; calls with one shape take turns.
+    """
+
+    ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        weight,
+        bias=None,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+        *,
+        padding_mode="zeros",
+        flip=False,
+        engine="auto",
+        tuning="estimate",
+        rtol=None,
+        max_workspace=None,
+    ):
+        ndim = self.ndim
+        self.weight = _frozen_copy("weight", weight)
+        if self.weight.ndim != ndim + 2:
+            raise ValueError(
+                f"weight of shape {self.weight.shape} has rank {self.weight.ndim}; "
+                f"conv{ndim}d accepts rank {ndim + 2}: (O, C/groups, {_AXES[ndim]})"
+            )
+        self.dtype = self.weight.dtype
+        self.bias = None if bias is None else self._checked_bias(bias)
+        self.kernel = self.weight.shape[2:]
+        self.stride = per_dimension("stride", stride, ndim, 1)
+        self.dilation = per_dimension("dilation", dilation, ndim, 1)
+        self.groups = per_dimension("groups", groups, 1, 1)[0]
+        self.padding = padding
+        paddings.resolve(padding, (1,) * ndim, self.kernel, self.stride, self.dilation)  # refuses bad ones now
+        self.padding_mode = paddings.canonical_mode(padding_mode)
+        self.flip = bool(flip)
+        if engine != settings.AUTO:
+            registry.get(engine)
+        selection.check_limits(tuning, rtol, max_workspace)
+        self._judging = {"engine": engine, "tuning": tuning, "rtol": rtol, "max_workspace": max_workspace}
+        self._prepared: OrderedDict[tuple, _Prepared] = OrderedDict()
+
+    def __call__(self, x, out=None):
+        """Compute the layer.
+
+        Parameters
+        ----------
+        x : array_like, (N, C, *spatial) or (C, *spatial)
+            Of the weight's dtype.
+        out : ndarray, optional
+            Takes the result; of the output's shape and dtype, any strides.
+
+        Returns
+        -------
+        ndarray
+            (N, O, *output_spatial) or (O, *output_spatial); `out` where it was given.
+        """
+        if type(x) is not np.ndarray:
+            x = np.asarray(x)
+        key = (x.shape, x.strides, x.dtype, settings.default_engine(), settings.epoch())
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepare(x, key)
+        if out is None:
+            result = out = self._new_output(prepared)
+        else:
+            result = self._usable_output(out, x, prepared)
+        if not prepared.dense:
+            x = self._lowered_input(x, prepared)
+        with prepared.lock:
+            if prepared.batched:
+                prepared.plan(x, result)
+            else:
+                prepared.plan(x[np.newaxis], result[np.newaxis])
+        if result is not out:
+            out[...] = result
+        return out
+
+    def selection(self, shape) -> Selection:
+        """The judge's choice for inputs of that shape, batched or not; it prints with the reasons."""
+        shape = tuple(shape)
+        batched = self._is_batched(shape)
+        _, spec = self._lowered_spec(shape if batched else (1, *shape), "channels_first")
+        return self._select(spec)
+
+    def plan_bytes(self) -> int:
+        """Bytes that the layer holds: weights, packed weights and scratch of every planned shape."""
+        plans = sum(getattr(prepared.plan, "nbytes", 0) for prepared in self._prepared.values())
+        return self.weight.nbytes + plans
+
+    def _checked_bias(self, bias):
+        bias = _frozen_copy("bias", bias)
+        if bias.shape != self.weight.shape[:1]:
+            raise ValueError(
+                f"bias has shape {bias.shape}, weight has {self.weight.shape[0]} output channels; "
+                f"shape {self.weight.shape[:1]} is accepted"
+            )
+        if bias.dtype != self.dtype:
+            raise TypeError(f"bias is {bias.dtype}, weight is {self.dtype}; they must be equal")
+        return bias
+
+    def _is_batched(self, shape):
+        if len(shape) not in (self.ndim + 1, self.ndim + 2):
+            axes = _AXES[self.ndim]
+            raise ValueError(
+                f"input of shape {shape} has rank {len(shape)}; conv{self.ndim}d accepts rank {self.ndim + 2}: "
+                f"(N, C, {axes}), or rank {self.ndim + 1}: (C, {axes})"
+            )
+        return len(shape) == self.ndim + 2
+
+    def _lowered_spec(self, shape, memory_format):
+        """Pairs to extend the input by (None for zero padding), and the spec that engines see."""
+        pairs = paddings.resolve(self.padding, shape[2:], self.kernel, self.stride, self.dilation)
+        options = {
+            "stride": self.stride,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "dtype": dtype_name(self.dtype),
+            "memory_format": memory_format,
+        }
+        spec = ConvSpec.from_shapes(shape, self.weight.shape, padding=pairs, **options)
+        if self.padding_mode == "zeros" or not any(map(any, pairs)):
+            return None, spec
+        padded = [size + low + high for size, (low, high) in zip(shape[2:], pairs, strict=True)]
+        return pairs, ConvSpec.from_shapes((*shape[:2], *padded), self.weight.shape, **options)
+
+    def _select(self, spec):
+        return selection.select(spec, **self._judging)
+
+    def _prepare(self, x, key):
+        if x.dtype != self.dtype:
+            raise TypeError(f"input is {x.dtype}, weight is {self.dtype}; they must be equal: convert one with astype")
+        batched = self._is_batched(x.shape)
+        full = x if batched else x[np.newaxis]
+        memory_format = _memory_format(full)
+        pads, spec = self._lowered_spec(full.shape, memory_format)
+        chosen = self._select(spec)
+        weight = self.weight[(..., *(slice(None, None, -1),) * self.ndim)] if self.flip else self.weight
+        plan = planning.make_plan(registry.get(chosen.engine), spec, weight, self.bias)
+        dense = pads is None and x.dtype.isnative and as_memory_format(full, memory_format) is full
+        shape = spec.output_shape if batched else spec.output_shape[1:]
+        prepared = _Prepared(spec, plan, shape, chosen, pads, dense, batched)
+        self._prepared[key] = prepared
+        while len(self._prepared) > SHAPES_PER_LAYER:
+            self._prepared.popitem(last=False)
+        return prepared
+
+    def _lowered_input(self, x, prepared):
+        full = (x if prepared.batched else x[np.newaxis]).astype(self.dtype, copy=False)
+        if prepared.pads is not None:
+            full = paddings.pad(full, prepared.pads, self.padding_mode)
+        full = as_memory_format(full, prepared.spec.memory_format)
+        return full if prepared.batched else full[0]
+
+    def _new_output(self, prepared):
+        if prepared.spec.memory_format == "channels_first":
+            return np.empty(prepared.shape, self.dtype)
+        spatial = prepared.spec.output_spatial
+        last = np.empty((prepared.spec.batch, *spatial, prepared.spec.out_channels), self.dtype)
+        full = np.moveaxis(last, -1, 1)
+        return full if prepared.batched else full[0]
+
+    def _usable_output(self, out, x, prepared):
+        """`out` itself, or a buffer to copy from where the plan cannot write into it."""
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out is a {type(out).__name__}; a NumPy array is accepted")
+        if out.shape != prepared.shape:
+            raise ValueError(f"out has shape {out.shape}, the output has {prepared.shape}; they must be equal")
+        if out.dtype != self.dtype:
+            raise TypeError(f"out is {out.dtype}, the output is {self.dtype}; they must be equal")
+        if not out.flags.writeable:
+            raise ValueError("out is read-only; a writeable array is accepted")
+        full = out if prepared.batched else out[np.newaxis]
+        dense = as_memory_format(full, prepared.spec.memory_format) is full if out.dtype.isnative else False
+        if prepared.spec.memory_format == "channels_last":
+            dense = _memory_format(full) == "channels_last"
+        return out if dense and not np.may_share_memory(x, out) else self._new_output(prepared)
+
+    def __repr__(self):
+        return (
+            f"{type(self).__name__}(weight {self.weight.shape} {self.dtype}, stride={self.stride}, "
+            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, "
+            f"engine={self._judging['engine']!r})"
+        )
+
+
+class Conv1d(_Conv):
+    __doc__ = f"A 1-D convolution layer, planned once per input shape.\n{_Conv.__doc__.partition(chr(10))[2]}"
+    ndim = 1
+
+
+class Conv2d(_Conv):
+    __doc__ = f"A 2-D convolution layer, planned once per input shape.\n{_Conv.__doc__.partition(chr(10))[2]}"
+    ndim = 2
+
+
+class Conv3d(_Conv):
+    __doc__ = f"A 3-D convolution layer, planned once per input shape.\n{_Conv.__doc__.partition(chr(10))[2]}"
+    ndim = 3
+
+
+def _frozen_copy(name, values):
+    array = np.array(values, order="C")
+    if array.dtype.kind not in "iufc" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{name} is {array.dtype}; floating, complex and integer types are accepted")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    array.flags.writeable = False
+    return array
+
+
+def _memory_format(x) -> str:
+    """channels_last where the elements lie so (and not also channels-first), as PyTorch's format of that name."""
+    if x.flags.c_contiguous:
+        return "channels_first"
+    return "channels_last" if np.moveaxis(x, 1, -1).flags.c_contiguous else "channels_first"
+
+
+class _LayerCache:
+    """Layers behind the functions, the latest used kept, bounded in bytes.
+
+    A layer is found by its options and by where the weight lies, and taken only if the weight's
+    elements still are what it was planned with.
+    """
+
+    def __init__(self, limit: int):
+        self._limit = limit
+        self._layers: OrderedDict[tuple, tuple[_Conv, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, key, weight, bias):
+        """The layer of `key`, or None."""
+        found = self._layers.get(key)
+        if found is None:
+            return None
+        layer = found[0]
+        same = np.array_equal(layer.weight, weight) and (bias is None or np.array_equal(layer.bias, bias))
+        return layer if same else None
+
+    def keep(self, key, layer):
+        """Remember a layer that has just computed, and drop the oldest over the limit."""
+        with self._lock:
+            self._layers[key] = (layer, layer.plan_bytes())
+            self._layers.move_to_end(key)
+            while sum(size for _, size in self._layers.values()) > self._limit and len(self._layers) > 1:
+                self._layers.popitem(last=False)
+
+    def clear(self):
+        """Forget every layer; in a forked child, the lock that another thread may have held too."""
+        self._lock = threading.Lock()
+        self._layers = OrderedDict()
+
+
+_layers = _LayerCache(CACHE_BYTES)
+
+
+def clear_cache() -> None:
+    """Drop the plans behind `conv1d`, `conv2d` and `conv3d`, and what the judge chose in this process."""
+    _layers.clear()
+    selection.forget()
+
+
+def _hashable(option):
+    return tuple(map(_hashable, option)) if isinstance(option, (list, tuple)) else option
+
+
+def _functional(cls):
+    def conv(
+        input,
+        weight,
+        bias=None,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+        *,
+        padding_mode="zeros",
+        flip=False,
+        engine="auto",
+        tuning="estimate",
+        rtol=None,
+        max_workspace=None,
+        out=None,
+    ):
+        input, weight = np.asarray(input), np.asarray(weight)
+        bias = None if bias is None else np.asarray(bias)
+        where = (cls, input.shape, input.strides, weight.ctypes.data, weight.shape, weight.strides, weight.dtype)
+        options = (stride, padding, dilation, groups, padding_mode, flip, engine, tuning, rtol, max_workspace)
+        key = (*where, None if bias is None else bias.shape, *map(_hashable, options))
+        try:
+            layer = _layers.find(key, weight, bias)
+        except TypeError:  # an option that can't be hashed is refused with its own message by the layer
+            layer = None
+        if layer is not None:
+            return layer(input, out)
+        layer = cls(
+            weight,
+            bias,
+            stride,
+            padding,
+            dilation,
+            groups,
+            padding_mode=padding_mode,
+            flip=flip,
+            engine=engine,
+            tuning=tuning,
+            rtol=rtol,
+            max_workspace=max_workspace,
+        )
+        result = layer(input, out)
+        _layers.keep(key, layer)
+        return result
+
+    ndim = cls.ndim
+    conv.__name__ = conv.__qualname__ = f"conv{ndim}d"
+    conv.__doc__ = f"""{ndim}-D convolution of `input` with `weight` by the fastest engine.
+
+    Cross-correlation, as in every deep-learning library; ``flip=True`` is true convolution.
+
+    Parameters
+    ----------
+    input : array_like, (N, C, {_AXES[ndim]}) or (C, {_AXES[ndim]})
+    weight : array_like, (O, C/groups, {_AXES[ndim].lower().replace("d", "kd").replace("h", "kh").replace("w", "kw")})
+        Of the same dtype.
+    bias, stride, padding, dilation, groups, padding_mode, flip, engine, tuning, rtol, max_workspace
+        As `convbench.Conv{ndim}d` takes them; the first four as ``torch.nn.functional.conv{ndim}d``.
+    out : ndarray, optional
+        Takes the result.
+
+    Returns
+    -------
+    ndarray, (N, O, ...) or (O, ...)
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arguments that clash or are out of range, each message with both values.
+
+    Notes
+    -----
+    The plan is kept (256 MiB of them in all) and found again by the weight's place and elements,
+    which costs one comparison of the weight; a `convbench.Conv{ndim}d` saves that.
+    """
+    return conv
+
+
+conv1d = _functional(Conv1d)
+conv2d = _functional(Conv2d)
+conv3d = _functional(Conv3d)

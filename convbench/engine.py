@@ -1,0 +1,118 @@
+"""What an engine is: the contract that every way of computing a convolution keeps."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+
+import numpy as np
+
+from convbench.machine import Machine
+from convbench.spec import ConvSpec
+
+Plan = Callable[[np.ndarray, np.ndarray], object]
+"""A planned problem: ``plan(x, out)`` fills `out`.  No checks, no avoidable allocation.
+
+`x` is C-contiguous of shape ``spec.input_shape`` and `out` of ``spec.output_shape``, both of
+``spec.dtype``; they do not overlap, and `x` is never written.  (An engine with `channels_last`
+also gets channels-last memory, when ``spec.memory_format`` says so.)  A plan is called by one
+thread at a time.  An attribute ``nbytes`` tells what it holds; without one it counts as 0.
+"""
+
+UNROUNDED_GUARD = 2  # roundings beside the products and sums: the result's own, and the bias'
+
+
+class Engine(abc.ABC):
+    """One algorithm for one problem: zero-padded, strided, dilated, grouped correlation.
+
+    An engine says what it can do before it does anything: `why_unsupported` refuses in a
+    sentence, `workspace_bytes`, `error_bound` and `predict_seconds` answer from the spec alone,
+    in microseconds, without importing what it computes with.  `plan` does everything that
+    depends on shape and weight once.  The specs an engine sees are validated, never empty
+    (the interface answers those), and have zero padding only.
+
+    Attributes
+    ----------
+    name : str
+        The name users select it by: lower case, no spaces.
+    summary : str
+        One line for ``convbench engines``.
+    version : str
+        Part of every record of its timings: change it when the speed changes.
+    error_measure : {"componentwise", "l2"}
+        How `error_bound` and the equality check measure: the largest element of
+        ``|y - ref| / (|x| ∗ |w|)``, or ``‖y - ref‖₂ / ‖ |x| ∗ |w| ‖₂`` for an algorithm that
+        mixes elements (FFT, Winograd).
+    exact_integers : bool
+        Integer-valued data with K·max|x|·max|w| below 2^p gives the exact result,
+        bit for bit.  Engines without it never see integer dtypes.
+    deterministic : bool
+        The same input, threads and plan give the same bits.
+    propagates_nonfinite : bool
+        A NaN or Inf in the input reaches exactly the outputs whose window covers it.
+        ``engine="auto"`` takes no other engine.
+    fuses_bias : bool
+        `plan` takes a third argument, the bias (out_channels,) or None.  Without it the
+        interface adds the bias afterwards.
+    channels_last : bool
+        Plans specs whose ``memory_format`` is channels-last natively.  Without it the
+        interface transposes.
+    automatic : bool
+        ``engine="auto"`` may pick it.  The living definition says no: it is the judge's yardstick.
+    """
+
+    name: str = ""
+    summary: str = ""
+    version: str = "1"
+    error_measure: str = "componentwise"
+    exact_integers: bool = False
+    deterministic: bool = True
+    propagates_nonfinite: bool = True
+    fuses_bias: bool = False
+    channels_last: bool = False
+    automatic: bool = True
+
+    @abc.abstractmethod
+    def why_unsupported(self, spec: ConvSpec) -> str | None:
+        """The reason why `spec` can't be computed, as a sentence, or None if it can."""
+
+    @abc.abstractmethod
+    def plan(self, spec: ConvSpec, weight: np.ndarray) -> Plan:
+        """Prepare `spec` with `weight` (C-contiguous, ``spec.weight_shape``, ``spec.dtype``).
+
+        The caller may change `weight` afterwards: a plan that needs it keeps a copy.
+        """
+
+    def workspace_bytes(self, spec: ConvSpec) -> int:
+        """Bytes that a plan holds or allocates beside input, weight and output."""
+        return 0
+
+    def error_bound(self, spec: ConvSpec) -> float:
+        """A bound of the relative error in `error_measure`; 0 for exact arithmetic.
+
+        The default is the bound of any order of summation, γ_n = n·u / (1 - n·u)
+        with n = K + 2 (N. Higham, Accuracy and Stability of Numerical Algorithms, §3.1, §4.2).
+        """
+        return gamma(spec.taps + UNROUNDED_GUARD, spec.dtype)
+
+    def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
+        """Predicted seconds of one call.  The default is that of plain scalar loops."""
+        return machine.call_seconds + 2 * spec.macs / machine.scalar_flops
+
+    def __repr__(self):
+        return f"<convbench engine {self.name!r}>"
+
+
+def unit_roundoff(dtype: str) -> float:
+    """u, half the distance from 1 to the next number of `dtype`; 0 for integers."""
+    name = str(dtype)
+    if name == "bfloat16":
+        return 2.0**-9
+    kind = np.dtype(name)
+    return float(np.finfo(kind).eps) / 2 if kind.kind in "fc" else 0.0
+
+
+def gamma(n: int, dtype: str) -> float:
+    """γ_n = n·u / (1 - n·u), infinite where n·u reaches 1.  Complex products cost three more roundings."""
+    nu = (n + (3 if str(dtype).startswith("complex") else 0)) * unit_roundoff(dtype)
+    return nu / (1 - nu) if nu < 1 else float("inf")

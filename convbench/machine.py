@@ -1,0 +1,112 @@
+"""The machine, as far as predictions and records need it: read from the system, never timed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+ASSUMED_HERTZ = 3.5e9  # where the system tells no clock rate; only ratios between engines matter
+FMA_PIPES = 2  # vector multiply-adds started per cycle and core, on every mainstream core since 2013
+BYTES_PER_SECOND_PER_CORE = 12e9  # a copy's read + write on a 2-core Zen 5 VM was 24 GB/s (2026-11)
+CALL_SECONDS = 2e-6  # one planned call from Python, any engine
+SCALAR_FLOPS = 1e9  # compiled loops that no one vectorised
+
+_VECTOR_BYTES = (("AVX512F", 64), ("AVX2", 32), ("SVE", 32), ("NEON", 16), ("SSE2", 16))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What `Engine.predict_seconds` may ask about the machine.
+
+    Attributes
+    ----------
+    model : str
+        The processor's name.
+    isa : tuple of str
+        Vector instruction sets that NumPy found usable.
+    cores : int
+        Cores this process may use, by affinity and container limits.
+    threads : int
+        Threads that engines are asked to use.
+    vector_bytes : int
+        Bytes of a vector register.
+    call_seconds, scalar_flops, bandwidth : float
+        Seconds of an empty planned call, FLOP/s of plain loops, bytes/s of all threads together.
+    """
+
+    model: str
+    isa: tuple[str, ...]
+    cores: int
+    threads: int
+    vector_bytes: int
+    hertz: float = ASSUMED_HERTZ
+    call_seconds: float = CALL_SECONDS
+    scalar_flops: float = SCALAR_FLOPS
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second to and from memory."""
+        return BYTES_PER_SECOND_PER_CORE * self.threads
+
+    def peak_flops(self, dtype: str, threads: int | None = None) -> float:
+        """FLOP/s of vector multiply-adds on `threads` (default: all of them)."""
+        lanes = max(self.vector_bytes // np.dtype(dtype).itemsize, 1)
+        return 2 * FMA_PIPES * lanes * self.hertz * (threads or self.threads)
+
+
+@cache
+def this_machine(threads: int) -> Machine:
+    """The machine that this process runs on, with `threads` to use."""
+    isa = instruction_sets()
+    width = next((width for name, width in _VECTOR_BYTES if name in isa), 16)
+    return Machine(processor_name(), isa, usable_cores(), threads, width)
+
+
+@cache
+def processor_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+@cache
+def instruction_sets() -> tuple[str, ...]:
+    """Names of the vector instruction sets that NumPy detected, sorted."""
+    try:
+        from numpy._core._multiarray_umath import __cpu_features__ as features
+    except ImportError:
+        features = {}
+    return tuple(sorted(name for name, present in features.items() if present))
+
+
+@cache
+def usable_cores() -> int:
+    """Cores this process may use: its affinity mask, and the container's share where one is set."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, _container_cores(cores)))
+
+
+def _container_cores(otherwise: int) -> int:
+    """Whole cores in the cgroup's CPU quota, rounded up (version 2, then version 1)."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            base = Path("/sys/fs/cgroup/cpu")
+            quota = (base / "cpu.cfs_quota_us").read_text().strip()
+            period = (base / "cpu.cfs_period_us").read_text()
+        except OSError:
+            return otherwise
+    if not quota.isdigit():
+        return otherwise
+    return -(-int(quota) // int(period))

@@ -1,0 +1,180 @@
+"""What was measured, kept on disk: one file per problem and environment, every engine's timings.
+
+    <user cache>/convbench/v<schema>/<environment hash>/<problem hash>.json
+
+Written to a temporary file that then takes the name (`os.replace`), so a reader sees a whole
+record or none, on network file systems and with concurrent writers too; of two writers at the
+same moment, one file wins whole.  The full key stands inside and is checked on reading.  What
+can't be read counts as missing, what can't be written is dropped, each with one warning.
+
+Records that an application ships are looked up after the user's: in ``convbench/shipped`` and in
+the directories that ``CONVBENCH_SHIPPED_RECORDS`` names, in the same form below ``v<schema>``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from convbench import settings
+from convbench.machine import this_machine
+from convbench.spec import ConvSpec
+
+SCHEMA = 1
+PACKAGES = ("convbench", "numpy", "scipy", "pyfftw", "numba")
+DIRECTORY_VARIABLE = "CONVBENCH_CACHE_DIR"
+SHIPPED_VARIABLE = "CONVBENCH_SHIPPED_RECORDS"
+
+_warned: set[str] = set()
+
+
+@dataclass(frozen=True)
+class EngineTiming:
+    """One engine's part of a record: seconds, samples, bytes, and its error against the reference."""
+
+    median: float
+    q1: float
+    q3: float
+    samples: int
+    workspace_bytes: int
+    error: float | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """Every engine's timing of one problem in one environment."""
+
+    problem: str
+    timings: dict[str, EngineTiming]
+    shipped: bool = False
+
+
+def directory() -> Path:
+    """Where the user's records live: ``CONVBENCH_CACHE_DIR``, or the system's cache folder."""
+    given = os.environ.get(DIRECTORY_VARIABLE)
+    if given:
+        return Path(given)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("convbench", appauthor=False)
+
+
+def environment() -> dict:
+    """What timings depend on beside the problem; not the host's name, nor a clock reading."""
+    machine = this_machine(settings.get_num_threads())
+    return {
+        "model": machine.model,
+        "isa": list(machine.isa),
+        "cores": machine.cores,
+        "threads": machine.threads,
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+@cache
+def _version(package):
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def path_of(spec: ConvSpec, base: Path) -> Path:
+    """The file of a problem's record below `base`."""
+    return base / f"v{SCHEMA}" / _environment_hash(settings.get_num_threads()) / f"{_hash(str(spec))}.json"
+
+
+def load(spec: ConvSpec) -> Record | None:
+    """The user's record of `spec`, else a shipped one, else None."""
+    for position, base in enumerate((directory(), *shipped_directories())):
+        timings = _read(path_of(spec, base), str(spec))
+        if timings:
+            return Record(str(spec), timings, shipped=position > 0)
+    return None
+
+
+def shipped_directories() -> list[Path]:
+    """Directories of records that came with an application or with convbench."""
+    given = os.environ.get(SHIPPED_VARIABLE, "")
+    return [*map(Path, filter(None, given.split(os.pathsep))), Path(__file__).parent / "shipped"]
+
+
+def save(spec: ConvSpec, timings: Mapping[str, EngineTiming]) -> bool:
+    """Merge `timings` into the user's record of `spec`; False, after one warning, if it can't be written."""
+    path = path_of(spec, directory())
+    merged = {**_read(path, str(spec)), **timings}
+    content = {
+        "schema": SCHEMA,
+        "problem": str(spec),
+        "environment": environment(),
+        "timings": {name: asdict(timing) for name, timing in merged.items()},
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, json.dumps(content, indent=1))
+    except OSError as error:
+        _warn_once(f"records are not kept: {path.parent} can't be written ({error.strerror or error})")
+        return False
+    return True
+
+
+def _replace(path, text):
+    handle, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:  # an interrupt too: leave no half-written file behind
+        os.unlink(temporary)
+        raise
+
+
+def _read(path, problem) -> dict[str, EngineTiming]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        _warn_once(f"the record {path} can't be read and counts as missing ({error})")
+        return {}
+    try:
+        content = json.loads(text)
+        if content["schema"] != SCHEMA or content["problem"] != problem or content["environment"] != environment():
+            raise ValueError("it describes another problem or environment")
+        return {name: _timing(entry) for name, entry in content["timings"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _warn_once(f"the record {path} is malformed and counts as missing ({error!r})")
+        return {}
+
+
+def _timing(entry) -> EngineTiming:
+    timing = EngineTiming(**entry)
+    seconds = (timing.q1, timing.median, timing.q3)
+    if not all(isinstance(value, (int, float)) and 0 < value < float("inf") for value in seconds):
+        raise ValueError(f"seconds {seconds} are not positive numbers")
+    return timing
+
+
+def _warn_once(message):
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+@cache
+def _environment_hash(threads):
+    return _hash(json.dumps(environment(), sort_keys=True))
+
+
+def _hash(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

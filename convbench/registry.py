@@ -1,0 +1,140 @@
+"""Which engines there are: the built-in table, installed plug-ins, and what a program registers.
+
+Nothing is imported before it is used; a plug-in that cannot be imported is left out with one
+warning, a built-in one raises.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from convbench.engine import Engine
+
+ENTRY_POINT_GROUP = "convbench.engines"
+_METHODS = ("why_unsupported", "plan", "workspace_bytes", "error_bound", "predict_seconds")
+
+_engines: dict[str, Engine] | None = None
+_lock = threading.RLock()
+_generation = 0
+
+
+def register(engine: Engine | type[Engine], *, replace: bool = False) -> Engine | type[Engine]:
+    """Add an engine to the registry.  Usable as a class decorator.
+
+    Parameters
+    ----------
+    engine : Engine or subclass of Engine
+        A class is instantiated without arguments.
+    replace : bool, default False
+        Whether an engine of the same name gives way.
+
+    Returns
+    -------
+    The argument.
+
+    Raises
+    ------
+    TypeError
+        Not an engine.
+    ValueError
+        Its name is not usable, or taken.
+
+    Examples
+    --------
+    >>> @convbench.register
+    ... class Mine(convbench.Engine):
+    ...     name = "mine"
+    ...     def why_unsupported(self, spec):
+    ...         return None if spec.ndim == 1 else "mine computes 1-D problems only"
+    ...     def plan(self, spec, weight): ...
+    """
+    instance = _instance(engine)
+    with _lock:
+        table = _table()
+        if instance.name in table and not replace:
+            raise ValueError(f"an engine named {instance.name!r} exists; pass replace=True to take its place")
+        table[instance.name] = instance
+        _changed()
+    return engine
+
+
+def unregister(name: str) -> None:
+    """Take an engine out of the registry; a KeyError-free no-op is not offered: the name must be there."""
+    with _lock:
+        get(name)
+        del _table()[name]
+        _changed()
+
+
+def engines() -> Mapping[str, Engine]:
+    """Every engine by name, in order of preference: built-in, plug-ins, registered by the program."""
+    with _lock:
+        return MappingProxyType(dict(_table()))
+
+
+def get(name: str) -> Engine:
+    """The engine of that name; ValueError with the names there are."""
+    table = _engines if _engines is not None else engines()
+    try:
+        return table[name]
+    except (KeyError, TypeError):
+        raise ValueError(f"engine {name!r} is unknown; auto, {', '.join(table)} are accepted") from None
+
+
+def generation() -> int:
+    """A number that changes with every change of the registry, for caches of choices."""
+    return _generation
+
+
+def _changed():
+    global _generation
+    _generation += 1
+
+
+def _table() -> dict[str, Engine]:
+    global _engines
+    with _lock:
+        if _engines is None:
+            _engines = {**_builtin(), **_plugins()}
+        return _engines
+
+
+def _builtin():
+    table = importlib.import_module("convbench.engines").BUILTIN
+    found = {}
+    for name, target in table.items():
+        module, _, attribute = target.partition(":")
+        instance = _instance(getattr(importlib.import_module(module), attribute))
+        found[name] = instance
+    return found
+
+
+def _plugins():
+    from importlib.metadata import entry_points
+
+    found = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            instance = _instance(point.load())
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            warnings.warn(
+                f"the engine plug-in {point.name!r} ({point.value}) is left out: {error}", RuntimeWarning, stacklevel=2
+            )
+            continue
+        found[instance.name] = instance
+    return found
+
+
+def _instance(engine) -> Engine:
+    instance = engine() if isinstance(engine, type) else engine
+    missing = [name for name in _METHODS if not callable(getattr(instance, name, None))]
+    if missing:
+        raise TypeError(f"{engine!r} is not an engine: it lacks {', '.join(missing)}; derive from convbench.Engine")
+    name = getattr(instance, "name", "")
+    if not isinstance(name, str) or not name or name != name.lower() or " " in name or name == "auto":
+        raise ValueError(f"engine name {name!r} is not accepted; a lower-case word other than 'auto' is")
+    return instance

@@ -1,0 +1,1 @@
+"""Reports of a benchmark run: the data (`results`), a terminal table, plots, Markdown and HTML."""

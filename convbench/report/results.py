@@ -1,0 +1,182 @@
+"""What a benchmark run found: problems, engines, times; written as JSON and read back."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+CLOSE = 1.05  # below this ratio the winner is not clear: the judge needs as much to change its mind
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One engine on one problem.
+
+    Attributes
+    ----------
+    refused : str or None
+        Why it was not measured; the other fields then hold nothing.
+    median, q1, q3 : float
+        Seconds of one planned call.
+    samples : int
+    error, bound : float
+        Against the reference, and what the engine promises.
+    agrees : bool
+        The error is within the rule of equality.
+    workspace_bytes : int
+    regret : float
+        Time / time of the fastest.
+    version : str
+    """
+
+    refused: str | None = None
+    median: float = 0.0
+    q1: float = 0.0
+    q3: float = 0.0
+    samples: int = 0
+    error: float = 0.0
+    bound: float = 0.0
+    agrees: bool = True
+    workspace_bytes: int = 0
+    regret: float = 0.0
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem and all engines' entries, by name; `auto` is what the judge picks unmeasured."""
+
+    name: str
+    suite: str
+    text: str
+    source: str
+    auto: str
+    engines: dict[str, Entry] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> dict[str, Entry]:
+        """The entries with a time, fastest first."""
+        timed = {name: entry for name, entry in self.engines.items() if entry.refused is None}
+        return dict(sorted(timed.items(), key=lambda item: item[1].median))
+
+    @property
+    def best(self) -> str | None:
+        """The fastest engine, None where all refuse."""
+        return next(iter(self.measured), None)
+
+    @property
+    def speedup(self) -> float | None:
+        """Time of the runner-up / time of the fastest, None without a runner-up."""
+        times = [entry.median for entry in self.measured.values()]
+        return times[1] / times[0] if len(times) > 1 else None
+
+    @property
+    def auto_regret(self) -> float | None:
+        """Time of the engine that prediction picks / time of the fastest; None where it was not measured."""
+        return self.measured[self.auto].regret if self.auto in self.measured else None
+
+    @property
+    def agree(self) -> bool:
+        """Whether every measured engine equals the reference within the rule."""
+        return all(entry.agrees for entry in self.measured.values())
+
+    @property
+    def worst_error(self) -> float:
+        """The largest error as a part of its engine's bound; above 1 is wrong."""
+        parts = [error_part(entry) for entry in self.measured.values()]
+        return max(parts, default=0.0)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run: `machine` and `settings` are texts by title, in the order to show."""
+
+    machine: dict[str, str]
+    settings: dict[str, str]
+    rows: list[Row]
+
+    @property
+    def engines(self) -> list[str]:
+        """Engines that were measured at least once, in the order of preference."""
+        names = dict.fromkeys(name for row in self.rows for name in row.engines)
+        return [name for name in names if any(name in row.measured for row in self.rows)]
+
+    @property
+    def wins(self) -> dict[str, int]:
+        """Number of problems that each engine wins."""
+        return {name: sum(row.best == name for row in self.rows) for name in self.engines}
+
+    @property
+    def agree(self) -> bool:
+        """Whether all engines agree on all problems."""
+        return all(row.agree for row in self.rows)
+
+    @property
+    def prediction(self) -> str:
+        """A sentence on how well prediction alone would have picked; empty where it could not."""
+        regrets = {row.name: row.auto_regret for row in self.rows if row.auto_regret is not None}
+        if not regrets:
+            return ""
+        mean = math.exp(statistics.fmean(math.log(regret) for regret in regrets.values()))
+        worst = max(regrets, key=regrets.__getitem__)
+        return (
+            f"Prediction alone would take {ratio(mean)} the fastest's time in the geometric mean, "
+            f"at worst {ratio(regrets[worst])} ({worst}); the record takes the fastest."
+        )
+
+    def suite(self, name: str) -> list[Row]:
+        """The rows of one suite."""
+        return [row for row in self.rows if row.suite == name]
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Report:
+        """Read what `save` wrote."""
+        content = json.loads(Path(path).read_text())
+        rows = [
+            Row(**{**row, "engines": {name: Entry(**entry) for name, entry in row["engines"].items()}})
+            for row in content["rows"]
+        ]
+        return cls(content["machine"], content["settings"], rows)
+
+
+def error_part(entry: Entry) -> float:
+    """Error / bound; an exact engine's error has no bound to be a part of."""
+    if entry.bound:
+        return entry.error / entry.bound
+    return float("inf") if entry.error else 0.0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: three digits and a unit."""
+    for limit, factor, unit in ((1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{three_digits(seconds * factor)} {unit}"
+    return f"{three_digits(seconds)} s"
+
+
+def three_digits(value: float) -> str:
+    """Three significant digits, never as a power of ten: 0.123, 1.23, 12.3, 123, 1234."""
+    decimals = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{3 if value < 1 else decimals}f}"
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{three_digits(value)} {unit}"
+        value /= 1024
+    return f"{three_digits(value)} GiB"
+
+
+def ratio(value: float | None) -> str:
+    """A speed-up, or a dash where there is none."""
+    return "–" if value is None else f"{value:.2f}×" if value < 10 else f"{value:.0f}×"

@@ -1,0 +1,258 @@
+"""Convolution by the FFT: products of spectra, on the whole image or on overlapping tiles.
+
+    y = F⁻¹( sum over c of  F(x_c) · conj(F(w_oc)) )
+
+With a transform at least as long as the padded input, the wrap-around falls on positions that are
+thrown away, so only the valid part is kept (overlap-save, A. Oppenheim & R. Schafer, Discrete-Time
+Signal Processing, §8.7): tiles of F positions yield F - (extent - 1) outputs each.  Kernel spectra
+are made in the plan; the tile is the one with the least predicted work.  Transforms are FFTW's,
+through pyFFTW.  Strides compute every position and keep some.  It wins where kernels are large.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import numpy as np
+
+from convbench import settings
+from convbench.engine import Engine, unit_roundoff
+from convbench.machine import Machine
+from convbench.spec import ConvSpec
+
+# FFTW_MEASURE on a 2-core Zen 5 VM (2026-11): 35-38 GFLOP/s on one core by the count 2.5·N·log2 N of
+# a real transform of 128² to 1024²; complex products and adds by NumPy run from the cache at:
+TRANSFORM_FLOPS = 30e9
+PRODUCT_FLOPS = 4e9
+GEMM_FLOPS = 20e9  # many channels on both sides: one small complex GEMM per frequency
+STEP_SECONDS = 2e-5  # NumPy and FFTW calls of one tile
+PLANNING_SECONDS = 0.5  # that FFTW may spend on one transform before it takes the best so far
+THREADED_ELEMENTS = 1 << 15  # of all transforms in one call; below it threads cost more than they save
+SPECTRA_LIMIT_BYTES = 2 << 30
+ERROR_FACTOR = 8.0  # times u·log2(F): measured 3 to 5 u in relative L2 norm, whatever the size
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Transform size, kept outputs per tile (stride 1), and tiles, per axis."""
+
+    transform: tuple[int, ...]
+    step: tuple[int, ...]
+    tiles: tuple[int, ...]
+
+    @property
+    def bins(self) -> int:
+        """Complex frequencies of one real transform."""
+        return math.prod(self.transform[:-1]) * (self.transform[-1] // 2 + 1)
+
+
+class FFT(Engine):
+    """Products of spectra by pyFFTW, whole image or overlap-save tiles."""
+
+    name = "fft"
+    summary = "pyFFTW: whole image or overlap-save tiles, cached kernel spectra"
+    error_measure = "l2"
+
+    def why_unsupported(self, spec: ConvSpec) -> str | None:
+        """Real transforms of single and double precision, within `SPECTRA_LIMIT_BYTES`."""
+        if spec.dtype not in DTYPES:
+            return f"fft computes {' and '.join(DTYPES)} with real transforms, not {spec.dtype}"
+        needed = self.workspace_bytes(spec)
+        if needed > SPECTRA_LIMIT_BYTES:
+            return f"fft would hold {needed:,} bytes of spectra; at most {SPECTRA_LIMIT_BYTES:,} bytes are accepted"
+        return None
+
+    def workspace_bytes(self, spec: ConvSpec) -> int:
+        """Spectra of the kernels, and of one tile's inputs and outputs, with their real sides."""
+        tiling = choose_tiling(spec)
+        planes = spec.in_channels + spec.out_channels
+        kernels = spec.out_channels * spec.in_channels // spec.groups
+        real = planes * math.prod(tiling.transform) * spec.itemsize
+        return real + (planes + kernels) * tiling.bins * 2 * spec.itemsize
+
+    def error_bound(self, spec: ConvSpec) -> float:
+        """c·u·log2(F) in the relative L2 norm, for data of even magnitude (see `ERROR_FACTOR`)."""
+        length = math.prod(choose_tiling(spec).transform)
+        return ERROR_FACTOR * unit_roundoff(spec.dtype) * max(math.log2(length), 1.0)
+
+    def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
+        """Transforms, products per frequency, and the calls of each tile."""
+        return machine.call_seconds + _seconds(spec, choose_tiling(spec), machine.threads)
+
+    def plan(self, spec: ConvSpec, weight: np.ndarray):
+        """Transform the kernels and plan the transforms."""
+        return _Plan(spec, choose_tiling(spec), weight)
+
+
+def _seconds(spec, tiling, threads):
+    length = math.prod(tiling.transform)
+    planes = spec.in_channels + spec.out_channels
+    flops = 2.5 * length * math.log2(max(length, 2)) * planes
+    threaded = threads if length * planes >= THREADED_ELEMENTS else 1
+    products = 8 * tiling.bins * spec.out_channels * spec.in_channels // spec.groups
+    rate = GEMM_FLOPS if _multiplies_matrices(spec) else PRODUCT_FLOPS
+    if spec.itemsize == 8:
+        flops, products = 2 * flops, 2 * products
+    copies = 4 * length * planes * spec.itemsize / 1e10
+    tile = STEP_SECONDS + flops / (TRANSFORM_FLOPS * threaded) + products / rate + copies
+    return spec.batch * math.prod(tiling.tiles) * tile
+
+
+def _multiplies_matrices(spec):
+    """Whether channels are summed by a matrix product per frequency, rather than elementwise."""
+    return min(spec.in_channels, spec.out_channels) // spec.groups >= 4
+
+
+@lru_cache(maxsize=1024)
+def choose_tiling(spec: ConvSpec) -> Tiling:
+    """The whole image, or the tile size per axis with the least predicted seconds on one thread."""
+    options = []
+    for size, span, s in zip(spec.output_spatial, spec.extents, spec.stride, strict=True):
+        outputs = (size - 1) * s + 1  # positions at stride 1
+        whole = fast_length(outputs + span - 1)
+        tiles = {whole}
+        length = fast_length(max(2 * span, 16))
+        while length < whole:
+            tiles.add(length)
+            length = fast_length(2 * length)
+        options.append([(f, min(f - span + 1, outputs), -(-outputs // (f - span + 1))) for f in sorted(tiles)])
+    candidates = (Tiling(*(tuple(part) for part in zip(*axes, strict=True))) for axes in itertools.product(*options))
+    return min(candidates, key=lambda tiling: _seconds(spec, tiling, 1))
+
+
+@cache
+def fast_length(length: int) -> int:
+    """The smallest length >= `length` that has no prime factor over 7, which FFTW is fast at."""
+    while True:
+        rest = length
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return length
+        length += 1
+
+
+class _Plan:
+    """``plan(x, out)``: each tile of each batch item through the transforms."""
+
+    def __init__(self, spec, tiling, weight):
+        self._spec, self._tiling = spec, tiling
+        threaded = (spec.in_channels + spec.out_channels) * math.prod(tiling.transform) >= THREADED_ELEMENTS
+        threads = settings.get_num_threads() if threaded else 1
+        self._real_in, self._spectrum_in, self._forward = _transform(spec, tiling, spec.in_channels, threads, "forward")
+        self._real_out, self._spectrum_out, self._backward = _transform(
+            spec, tiling, spec.out_channels, threads, "backward"
+        )
+        self._kernels = self._kernel_spectra(weight)
+        self._direct = None
+        self._weight = np.array(weight)
+        held = (self._real_in, self._spectrum_in, self._real_out, self._spectrum_out, self._kernels, self._weight)
+        self.nbytes = sum(array.nbytes for array in held)
+
+    def _kernel_spectra(self, weight):
+        """conj(F(w)) / F, as (bins, G, O/G, C/G) for matrix products or (G, O/G, C/G, bins)."""
+        spec, tiling = self._spec, self._tiling
+        filters, channels = spec.out_channels // spec.groups, spec.in_channels // spec.groups
+        grouped = weight.reshape(spec.groups, filters, channels, *spec.kernel)
+        spectra = np.empty((spec.groups, filters, channels, tiling.bins), self._spectrum_in.dtype)
+        dilated = tuple(slice(0, span, d) for span, d in zip(spec.extents, spec.dilation, strict=True))
+        axes = tuple(range(-spec.ndim, 0))
+        flat = grouped.reshape(-1, *spec.kernel)
+        result = spectra.reshape(len(flat), tiling.bins)
+        scale = 1.0 / math.prod(tiling.transform)
+        for index, kernel in enumerate(flat):
+            spread = np.zeros(tiling.transform)
+            spread[dilated] = kernel
+            result[index] = (np.conj(np.fft.rfftn(spread, axes=axes)) * scale).reshape(-1)
+        if not _multiplies_matrices(spec):
+            return spectra
+        return np.ascontiguousarray(np.moveaxis(spectra, -1, 1))  # (G, bins, O/G, C/G)
+
+    def __call__(self, x, out):
+        for item, result in zip(x, out, strict=True):
+            for tile in itertools.product(*map(range, self._tiling.tiles)):
+                self._compute(item, result, tile)
+
+    def _compute(self, item, result, tile):
+        spec, tiling = self._spec, self._tiling
+        self._load(item, [index * step for index, step in zip(tile, tiling.step, strict=True)])
+        self._forward()
+        self._multiply()
+        self._backward()
+        sources, targets = [], []
+        for index, step, s, size in zip(tile, tiling.step, spec.stride, spec.output_spatial, strict=True):
+            first = -(-index * step // s)  # the first output at or after this tile's start
+            last = min(-(-(index + 1) * step // s), size)
+            sources.append(slice(first * s - index * step, max((last - 1) * s - index * step + 1, 0), s))
+            targets.append(slice(first, last))
+        kept = self._real_out[(slice(None), *sources)]
+        if not kept.size:
+            return
+        # A NaN or Inf, or an overflow, spreads over its whole transform: one element per channel tells.
+        if np.isfinite(kept[(slice(None), *(0,) * spec.ndim)]).all():
+            result[(slice(None), *targets)] = kept
+        else:
+            self._compute_directly(item, result, targets)
+
+    def _load(self, item, start):
+        """The tile's part of the zero-padded input, zeros elsewhere."""
+        spec, tiling = self._spec, self._tiling
+        self._real_in[...] = 0
+        sources, targets = [], []
+        for begin, length, size, (low, _) in zip(start, tiling.transform, spec.spatial, spec.padding, strict=True):
+            first, last = max(begin - low, 0), min(begin - low + length, size)
+            sources.append(slice(first, max(last, first)))
+            targets.append(slice(first - begin + low, max(last, first) - begin + low))
+        self._real_in[(slice(None), *targets)] = item[(slice(None), *sources)]
+
+    def _multiply(self):
+        spec, groups, bins = self._spec, self._spec.groups, self._tiling.bins
+        inputs = self._spectrum_in.reshape(groups, -1, bins)
+        outputs = self._spectrum_out.reshape(groups, -1, bins)
+        with np.errstate(all="ignore"):  # NaN and Inf are looked for afterwards
+            if _multiplies_matrices(spec):
+                columns = np.ascontiguousarray(inputs.transpose(0, 2, 1))[..., np.newaxis]
+                outputs[...] = np.matmul(self._kernels, columns)[..., 0].transpose(0, 2, 1)
+            elif inputs.shape[1] == 1:
+                np.multiply(self._kernels[:, :, 0], inputs, out=outputs)
+            else:
+                np.einsum("gocf,gcf->gof", self._kernels, inputs, out=outputs)
+
+    def _compute_directly(self, item, result, targets):
+        """A tile whose transform met a NaN or Inf, by the patch matrix: only covered windows get it."""
+        from .im2col import Im2col
+
+        if self._direct is None:
+            single = self._spec.replace(batch=1)
+            self._direct = (Im2col().plan(single, self._weight), np.empty(single.output_shape, single.dtype))
+        plan, whole = self._direct
+        with np.errstate(all="ignore"):
+            plan(item[np.newaxis], whole)
+        result[(slice(None), *targets)] = whole[(0, slice(None), *targets)]
+
+
+def _transform(spec, tiling, planes, threads, direction):
+    """Aligned real and complex arrays of `planes` transforms, and FFTW's plan between them."""
+    import pyfftw
+
+    complex_dtype = "complex64" if spec.dtype == "float32" else "complex128"
+    real = pyfftw.empty_aligned((planes, *tiling.transform), spec.dtype)
+    spectrum = pyfftw.empty_aligned((planes, *tiling.transform[:-1], tiling.transform[-1] // 2 + 1), complex_dtype)
+    source, target = (real, spectrum) if direction == "forward" else (spectrum, real)
+    transform = pyfftw.FFTW(
+        source,
+        target,
+        axes=tuple(range(1, spec.ndim + 1)),
+        direction="FFTW_FORWARD" if direction == "forward" else "FFTW_BACKWARD",
+        flags=("FFTW_MEASURE", "FFTW_DESTROY_INPUT"),
+        threads=threads,
+        planning_timelimit=PLANNING_SECONDS,
+        **({} if direction == "forward" else {"normalise_idft": False}),
+    )
+    real[...] = 0
+    return real, spectrum, transform.execute

@@ -1,0 +1,105 @@
+"""The definition.
+
+    out[n, o, p] = sum over c, t of  x[n, g·C/groups + c, p·s + t·d - l] · w[o, c, t]
+
+One loop over groups and one over kernel taps; each tap adds its product to every output at once.
+Sums are kept in a wider type (float64 for float32, extended precision for float64 where the
+machine has it, 64-bit integers for integers) and rounded once at the end, so this is the result
+that every other engine is measured by.  It wins nowhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+
+from convbench.engine import Engine, unit_roundoff
+from convbench.machine import Machine
+from convbench.spec import ConvSpec
+
+MACS_PER_SECOND = 2e8  # per-tap einsum on a 2-core Zen 5 VM (2026-11)
+EXTENDED_SLOWDOWN = 20  # extended precision has no vector unit and no BLAS
+
+_ACCUMULATE = {
+    "float16": "float64",
+    "bfloat16": "float64",
+    "float32": "float64",
+    "float64": np.dtype(np.longdouble).name,
+    "complex64": "complex128",
+    "complex128": np.dtype(np.clongdouble).name,
+}
+
+
+def accumulator(dtype: str) -> np.dtype:
+    """The type that sums of `dtype` products are kept in."""
+    kind = np.dtype(dtype).kind
+    if kind in "iu":
+        return np.dtype("uint64" if kind == "u" else "int64")
+    return np.dtype(_ACCUMULATE.get(dtype, dtype))
+
+
+class Reference(Engine):
+    """The definition, in readable loops: slow, always right."""
+
+    name = "reference"
+    summary = "the definition, summed tap by tap in a wider type"
+    exact_integers = True
+    automatic = False
+
+    def why_unsupported(self, spec: ConvSpec) -> str | None:
+        """Takes every numeric dtype; integers wrap like NumPy's when a sum leaves their range."""
+        if np.dtype(spec.dtype).kind in "iufc" or spec.dtype == "bfloat16":
+            return None
+        return f"reference computes floating, complex and integer numbers, not {spec.dtype}"
+
+    def workspace_bytes(self, spec: ConvSpec) -> int:
+        """A padded copy of the input, the weight and the sums, all in the wide type."""
+        wide = accumulator(spec.dtype).itemsize
+        padded = math.prod(i + low + high for i, (low, high) in zip(spec.spatial, spec.padding, strict=True))
+        elements = spec.batch * spec.in_channels * padded + math.prod(spec.weight_shape)
+        return wide * (elements + 2 * math.prod(spec.output_shape))
+
+    def error_bound(self, spec: ConvSpec) -> float:
+        """One rounding at the end, and K of the wide type."""
+        u, wide = unit_roundoff(spec.dtype), unit_roundoff(accumulator(spec.dtype).name)
+        return (u + (spec.taps + 2) * max(wide, 0.0)) * 1.01
+
+    def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
+        """Proportional to the products."""
+        slow = EXTENDED_SLOWDOWN if "128" in accumulator(spec.dtype).name else 1
+        return 1e-4 + slow * spec.macs / MACS_PER_SECOND
+
+    def plan(self, spec: ConvSpec, weight: np.ndarray):
+        """Keep the weight in the wide type."""
+        wide = accumulator(spec.dtype)
+        weight = weight.astype(wide)
+
+        def run(x, out):
+            with np.errstate(over="ignore", invalid="ignore"):  # NaN and Inf are data here
+                out[...] = correlate(spec, x.astype(wide), weight)
+
+        return run
+
+
+def correlate(spec: ConvSpec, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The sum itself, in the arrays' own type."""
+    padded = np.pad(x, ((0, 0), (0, 0), *spec.padding))
+    out = np.zeros(spec.output_shape, x.dtype)
+    channels, filters = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+    for group in range(spec.groups):
+        inputs = padded[:, group * channels : (group + 1) * channels]
+        outputs = slice(group * filters, (group + 1) * filters)
+        for tap in itertools.product(*map(range, spec.kernel)):
+            window = inputs[(..., *_positions(spec, tap))]
+            out[:, outputs] += np.einsum("oc,nc...->no...", weight[(outputs, slice(None), *tap)], window)
+    return out
+
+
+def _positions(spec, tap):
+    """Per axis, where a kernel tap reads for output 0, 1, 2, ..."""
+    return tuple(
+        slice(t * d, t * d + (size - 1) * s + 1, s)
+        for t, d, s, size in zip(tap, spec.dilation, spec.stride, spec.output_spatial, strict=True)
+    )

@@ -1,0 +1,231 @@
+"""The command line: what it prints, what it refuses, its exit codes.  Nothing is timed on purpose."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import convbench
+from convbench import cli, images
+
+TINY = "mb1ic1ih9oc1oh9kh3ph1"
+COMMANDS = ("bench", "run", "explain", "verify", "engines")
+
+
+@pytest.fixture(autouse=True)
+def _own_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVBENCH_CACHE_DIR", str(tmp_path / "records"))
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    images.save(path, np.random.default_rng(0).random((3, 12, 17), "float32"))
+    return path
+
+
+def _refused(capsys, *argv):
+    assert cli.main(list(map(str, argv))) == cli.BAD_INPUT
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1, message
+    assert message.startswith("convbench: ")
+    return message
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_shows_examples(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert "convbench" in text
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from convbench.cli import main\n"
+        "try: main(['bench', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'rich', 'matplotlib', 'jinja2', 'PIL', 'asv', 'scipy', 'numba', 'pyfftw'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "convbench", "engines"], capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(convbench.registry.engines())
+
+
+def test_without_a_command_or_with_an_unknown_one_is_bad_input():
+    for argv in ([], ["frobnicate"], ["explain"], ["bench", "--suite", "video"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(argv)
+        assert caught.value.code == cli.BAD_INPUT
+
+
+def test_explain_prints_the_selection(capsys):
+    assert cli.main(["explain", TINY]) == 0
+    text = capsys.readouterr().out
+    assert TINY in text
+    for name in convbench.registry.engines():
+        assert name in text
+
+
+def test_explain_takes_names_and_verbose_lines(capsys):
+    line = (
+        "onednn_verbose,v1,primitive,exec,cpu,convolution,jit:avx512_core,forward_inference,"
+        "src:f32::blocked:abcd::f0 wei:f32::blocked:abcd::f0 dst:f32::blocked:abcd::f0,,alg:convolution_direct,"
+        "mb1_ic3oc8_ih12oh10kh3sh1dh0ph0_iw12ow10kw3sw1dw0pw0,0.1"
+    )
+    assert cli.main(["explain", line]) == 0
+    assert "mb1ic3ih12oc8oh10kh3ph0" in capsys.readouterr().out
+    assert cli.main(["explain", "photo-128-k3"]) == 0
+    assert "mb1ic1ih128oc1oh128kh3ph1" in capsys.readouterr().out
+
+
+def test_verify_succeeds_and_counts(capsys):
+    assert cli.main(["verify", TINY, "mb1ic2ih5oc2oh5kh3ph1"]) == 0
+    assert "2 of 2 problems" in capsys.readouterr().out
+
+
+def test_verify_fails_when_an_engine_is_wrong(capsys):
+    class Wrong(convbench.Engine):
+        name = "wrong-for-test"
+
+        def why_unsupported(self, spec):
+            return None
+
+        def plan(self, spec, weight):
+            return lambda x, out: out.fill(7)
+
+    convbench.register(Wrong)
+    try:
+        assert cli.main(["verify", TINY, "--engines", "wrong-for-test"]) == cli.FAILED
+    finally:
+        convbench.registry.unregister("wrong-for-test")
+    assert "0 of 1 problems" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "given"),
+    [
+        (("explain", "mb1ic64"), "mb1ic64"),
+        (("explain", "@missing.txt"), "missing.txt"),
+        (("verify", "nonsense"), "nonsense"),
+        (("verify", TINY, "--engines", "warp"), "warp"),
+        (("bench", "--engines", "warp"), "warp"),
+        (("bench", "--engines", ","), "','"),
+        (("bench", "--problem", TINY, "--suite", "image"), "--suite"),
+        (("bench", "--image", "missing.jpg"), "missing.jpg"),
+    ],
+)
+def test_bad_input_is_a_line_that_names_it(argv, given, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert given in _refused(capsys, *argv)
+
+
+def test_an_unwritable_report_folder_is_a_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    message = _refused(capsys, "bench", "--problem", TINY, "--report", tmp_path / "file")
+    assert "file" in message
+    assert "--report DIR" in message
+
+
+def test_problems_come_from_files_logs_and_standard_input(tmp_path, monkeypatch):
+    log = (
+        "onednn_verbose,v1,info,oneDNN v3.12\n# a comment\n\n"
+        "onednn_verbose,v1,primitive,exec,cpu,reorder,jit:uni,undef,src:f32 dst:f32,,,2x3,0.01\n"
+        f"{TINY}\nresnet50-stem\n{TINY}\n"
+    )
+    (tmp_path / "log.txt").write_text(log)
+    found = cli.read_problems([f"@{tmp_path / 'log.txt'}"])
+    assert [problem.name for problem in found] == [TINY, "resnet50-stem"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(log))
+    assert cli.read_problems(["-"]) == found
+    assert cli.read_problems([log]) == found
+    with pytest.raises(ValueError, match="no problem"):
+        cli.read_problems(["# only a comment"])
+
+
+@pytest.mark.parametrize("kernel", ["sobel-x", "gaussian:1", "sharpen", "box:3"])
+def test_run_writes_the_filtered_image(kernel, photo, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    assert cli.main(["run", str(photo), "--kernel", kernel, "-o", str(out)]) == 0
+    assert images.load(out).shape == images.load(photo).shape
+    text = capsys.readouterr().out
+    assert "engine " in text
+    assert " ms a call" in text
+
+
+def test_run_computes_what_scipy_does(photo, tmp_path):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    kernel = np.random.default_rng(1).standard_normal((3, 5)).astype("float32")
+    np.save(tmp_path / "kernel.npy", kernel)
+    argv = ["run", photo, "--kernel", tmp_path / "kernel.npy", "-o", tmp_path / "out.npy"]
+    assert cli.main(list(map(str, argv))) == 0
+    expected = [ndimage.correlate(plane, kernel, mode="nearest") for plane in images.load(photo)]
+    np.testing.assert_allclose(images.load(tmp_path / "out.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_run_flips_and_pads_as_asked(photo, tmp_path):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    argv = ["run", photo, "--kernel", "sobel-x", "-o", tmp_path / "out.npy", "--flip", "--padding-mode", "wrap"]
+    assert cli.main(list(map(str, argv))) == 0
+    sobel = convbench.kernels.sobel_x()
+    expected = [ndimage.convolve(plane, sobel, mode="grid-wrap") for plane in images.load(photo)]
+    np.testing.assert_allclose(images.load(tmp_path / "out.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_values_become_brightness():
+    from convbench.filtering import displayed
+
+    image = np.array([[[-2.0, 0.0, 1.0]]])
+    smoothing, derivative = convbench.kernels.box(3), convbench.kernels.sobel_x()
+    assert displayed(image, smoothing)[0].tolist() == [[[0, 0, 1]]]
+    assert displayed(image, derivative)[0].tolist() == [[[0, 0.5, 0.75]]]
+    assert displayed(image, derivative, "abs")[0].tolist() == [[[1, 0, 0.5]]]
+    assert displayed(np.zeros((1, 1, 1)), derivative)[0].tolist() == [[[0.5]]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "given"),
+    [
+        ({"image": "missing.png"}, "missing.png"),
+        ({"--kernel": "blur"}, "'blur'"),
+        ({"--kernel": "missing.npy"}, "missing.npy"),
+        ({"--engine": "warp"}, "'warp'"),
+        ({"--padding-mode": "bounce"}, "'bounce'"),
+        ({"-o": "no/folder/out.png"}, "no/folder/out.png"),
+    ],
+)
+def test_run_refuses_with_a_line(changes, given, photo, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"image": photo, "--kernel": "box:3", "-o": "out.png", **changes}
+    image = options.pop("image")
+    assert given in _refused(capsys, "run", image, *(word for pair in options.items() for word in pair))
+
+
+def test_kernel_files_of_the_wrong_shape_are_refused(photo, tmp_path, capsys):
+    np.save(tmp_path / "kernel.npy", np.zeros((2, 3, 4)))
+    message = _refused(capsys, "run", photo, "--kernel", tmp_path / "kernel.npy", "-o", tmp_path / "out.png")
+    assert "(2, 3, 4)" in message
+
+
+def test_a_missing_package_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert "pip install 'convbench[bench]'" in _refused(capsys, "bench")
+
+
+def test_interrupts_end_with_a_line_and_130(capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("convbench.verify", interrupt)
+    assert cli.main(["verify", TINY]) == cli.INTERRUPTED
+    assert capsys.readouterr().err == "convbench: interrupted\n"
