@@ -137,7 +137,7 @@ class _Conv:
         key = (x.shape, x.strides, x.dtype, settings.default_engine(), settings.epoch())
         prepared = self._prepared.get(key)
         if prepared is None:
-            prepared = self._prepare(x, key)
+            prepared = self._prepare(x, key, out)
         if out is None:
             result = out = self._new_output(prepared)
         else:
@@ -204,18 +204,20 @@ class _Conv:
     def _select(self, spec):
         return selection.select(spec, **self._judging)
 
-    def _prepare(self, x, key):
+    def _prepare(self, x, key, out):
+        batched = self._is_batched(x.shape)
         if x.dtype != self.dtype:
             raise TypeError(f"input is {x.dtype}, weight is {self.dtype}; they must be equal: convert one with astype")
-        batched = self._is_batched(x.shape)
         full = x if batched else x[np.newaxis]
         memory_format = _memory_format(full)
         pads, spec = self._lowered_spec(full.shape, memory_format)
+        shape = spec.output_shape if batched else spec.output_shape[1:]
+        if out is not None:
+            self._check_output(out, shape)
         chosen = self._select(spec)
         weight = self.weight[(..., *(slice(None, None, -1),) * self.ndim)] if self.flip else self.weight
         plan = planning.make_plan(registry.get(chosen.engine), spec, weight, self.bias)
-        dense = pads is None and x.dtype.isnative and as_memory_format(full, memory_format) is full
-        shape = spec.output_shape if batched else spec.output_shape[1:]
+        dense = pads is None and x.dtype.isnative and _lies_as(full, memory_format)
         prepared = _Prepared(spec, plan, shape, chosen, pads, dense, batched)
         self._prepared[key] = prepared
         while len(self._prepared) > SHAPES_PER_LAYER:
@@ -237,21 +239,22 @@ class _Conv:
         full = np.moveaxis(last, -1, 1)
         return full if prepared.batched else full[0]
 
-    def _usable_output(self, out, x, prepared):
-        """`out` itself, or a buffer to copy from where the plan cannot write into it."""
+    def _check_output(self, out, shape):
         if not isinstance(out, np.ndarray):
             raise TypeError(f"out is a {type(out).__name__}; a NumPy array is accepted")
-        if out.shape != prepared.shape:
-            raise ValueError(f"out has shape {out.shape}, the output has {prepared.shape}; they must be equal")
+        if out.shape != shape:
+            raise ValueError(f"out has shape {out.shape}, the output has {shape}; they must be equal")
         if out.dtype != self.dtype:
             raise TypeError(f"out is {out.dtype}, the output is {self.dtype}; they must be equal")
         if not out.flags.writeable:
             raise ValueError("out is read-only; a writeable array is accepted")
+
+    def _usable_output(self, out, x, prepared):
+        """`out` itself, or a buffer to copy from where the plan cannot write into it."""
+        self._check_output(out, prepared.shape)
         full = out if prepared.batched else out[np.newaxis]
-        dense = as_memory_format(full, prepared.spec.memory_format) is full if out.dtype.isnative else False
-        if prepared.spec.memory_format == "channels_last":
-            dense = _memory_format(full) == "channels_last"
-        return out if dense and not np.may_share_memory(x, out) else self._new_output(prepared)
+        fits = out.dtype.isnative and _lies_as(full, prepared.spec.memory_format)
+        return out if fits and not np.may_share_memory(x, out) else self._new_output(prepared)
 
     def __repr__(self):
         return (
@@ -285,11 +288,15 @@ def _frozen_copy(name, values):
     return array
 
 
+def _lies_as(x, memory_format) -> bool:
+    """Whether the elements of `x` (N, C, *spatial) lie in memory without gaps in that format."""
+    return (x if memory_format == "channels_first" else np.moveaxis(x, 1, -1)).flags.c_contiguous
+
+
 def _memory_format(x) -> str:
-    """channels_last where the elements lie so (and not also channels-first), as PyTorch's format of that name."""
-    if x.flags.c_contiguous:
-        return "channels_first"
-    return "channels_last" if np.moveaxis(x, 1, -1).flags.c_contiguous else "channels_first"
+    """channels_last where the elements lie so and not also channels-first, as PyTorch has it."""
+    last = _lies_as(x, "channels_last") and not _lies_as(x, "channels_first")
+    return "channels_last" if last else "channels_first"
 
 
 class _LayerCache:

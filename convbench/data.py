@@ -25,7 +25,8 @@ def sample(spec: ConvSpec, seed: int = 0, *, integers: bool = False) -> tuple[np
     weight : ndarray, ``spec.weight_shape``
     """
     rng = np.random.default_rng(seed)
-    return _draw(rng, spec, spec.input_shape, integers), _draw(rng, spec, spec.weight_shape, integers)
+    x = as_memory_format(_draw(rng, spec, spec.input_shape, integers), spec.memory_format)
+    return x, _draw(rng, spec, spec.weight_shape, integers)
 
 
 def _draw(rng, spec, shape, integers):
@@ -37,8 +38,7 @@ def _draw(rng, spec, shape, integers):
         values = rng.uniform(-1, 1, size=shape)
     if dtype.kind == "c":
         values = values + 1j * _draw(rng, spec.replace(dtype="float64"), shape, integers)
-    array = values.astype(dtype)
-    return as_memory_format(array, spec.memory_format)
+    return values.astype(dtype)
 
 
 def as_memory_format(array: np.ndarray, memory_format: str) -> np.ndarray:

@@ -72,7 +72,8 @@ class _AddBias:
 
     def __call__(self, x, out):
         self._plan(x, out)
-        out += self._bias
+        with np.errstate(all="ignore"):  # NaN and Inf are data here
+            out += self._bias
 
 
 class _Transposed:

@@ -75,7 +75,7 @@ class Selection:
     engine : str
         The chosen engine.
     source : str
-        "pinned", "record", "shipped record", "measurement" or "model".
+        "pinned", "record", "shipped record", "measurement", "model", or "nothing to compute".
     candidates : tuple of Candidate
         Every engine of the registry, the fastest first, the refused last.
     """
@@ -187,6 +187,9 @@ def check_limits(tuning, rtol, max_workspace) -> None:
 def _select(spec, tuning, name, rtol, max_workspace) -> Selection:
     if name != settings.AUTO:
         registry.get(name)
+    if spec.is_empty:
+        name = next(iter(registry.engines())) if name == settings.AUTO else name
+        return Selection(spec, name, "nothing to compute", ())
     judge = partial(_filtered, spec, rtol=rtol, max_workspace=max_workspace, pinned=name)
     candidates = {other: judge(engine) for other, engine in registry.engines().items()}
     able = [other for other, candidate in candidates.items() if candidate.refused is None]
@@ -200,7 +203,7 @@ def _select(spec, tuning, name, rtol, max_workspace) -> Selection:
     record = records.load(spec)
     candidates = _with_record(candidates, record)
     measured = {other: candidates[other].measured for other in able if candidates[other].measured}
-    if tuning == "measure" and not spec.is_empty:
+    if tuning == "measure":
         return _measured(spec, candidates, able, measured)
     if measured:
         source = "shipped record" if record.shipped else "record"
@@ -319,4 +322,3 @@ def _selection(spec, engine, source, candidates: Mapping[str, Candidate]) -> Sel
         return (candidate.refused is not None, expected is None, expected or 0.0)
 
     return Selection(spec, engine, source, tuple(sorted(candidates.values(), key=order)))
-

@@ -45,8 +45,7 @@ def per_dimension(name: str, value, ndim: int, minimum: int) -> tuple[int, ...]:
     entries = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,) * ndim
     if len(entries) != ndim:
         raise ValueError(
-            f"{name} {value!r} has {len(entries)} entries for {ndim} spatial dimensions; "
-            f"give one int or {ndim} of them"
+            f"{name} {value!r} has {len(entries)} entries for {ndim} spatial dimensions; give one int or {ndim} of them"
         )
     for entry in entries:
         if isinstance(entry, (bool, np.bool_)) or not isinstance(entry, (int, np.integer)):

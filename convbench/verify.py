@@ -54,7 +54,13 @@ class Verification:
         rows = [
             (check.engine, "-", "-", "", check.refused)
             if check.refused
-            else (check.engine, f"{check.error:.2e}", f"{check.bound:.2e}", check.measure, "ok" if check.ok else "WRONG")
+            else (
+                check.engine,
+                f"{check.error:.2e}",
+                f"{check.bound:.2e}",
+                check.measure,
+                "ok" if check.ok else "WRONG",
+            )
             for check in self.results
         ]
         verdict = "all agree" if self.ok else "ENGINES DISAGREE"

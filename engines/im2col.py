@@ -92,6 +92,10 @@ class _Product:
         self.nbytes = matrix.nbytes
 
     def __call__(self, x, out):
+        with np.errstate(all="ignore"):  # NaN and Inf are data here
+            self._multiply(x, out)
+
+    def _multiply(self, x, out):
         for item, result in zip(x, out, strict=True):
             columns = item.reshape(self._groups, self._matrix.shape[2], -1)
             np.matmul(self._matrix, columns, out=result.reshape(self._groups, self._matrix.shape[1], -1))
@@ -129,8 +133,9 @@ class _Bands:
     def __call__(self, x, out):
         for item, result in zip(x, out, strict=True):
             self._inside[...] = item
-            for first in range(0, self._spec.output_spatial[0], self._rows):
-                self._compute(first, result)
+            with np.errstate(all="ignore"):  # NaN and Inf are data here
+                for first in range(0, self._spec.output_spatial[0], self._rows):
+                    self._compute(first, result)
 
     def _compute(self, first, result):
         spec = self._spec

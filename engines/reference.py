@@ -46,6 +46,7 @@ class Reference(Engine):
     name = "reference"
     summary = "the definition, summed tap by tap in a wider type"
     exact_integers = True
+    fuses_bias = True
     automatic = False
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
@@ -71,14 +72,16 @@ class Reference(Engine):
         slow = EXTENDED_SLOWDOWN if "128" in accumulator(spec.dtype).name else 1
         return 1e-4 + slow * spec.macs / MACS_PER_SECOND
 
-    def plan(self, spec: ConvSpec, weight: np.ndarray):
-        """Keep the weight in the wide type."""
+    def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
+        """Keep weight and bias in the wide type."""
         wide = accumulator(spec.dtype)
         weight = weight.astype(wide)
+        bias = np.zeros(spec.out_channels, wide) if bias is None else bias.astype(wide)
+        bias = bias.reshape(-1, *(1,) * spec.ndim)
 
         def run(x, out):
             with np.errstate(over="ignore", invalid="ignore"):  # NaN and Inf are data here
-                out[...] = correlate(spec, x.astype(wide), weight)
+                out[...] = correlate(spec, x.astype(wide), weight) + bias
 
         return run
 
