@@ -6,6 +6,7 @@ convolution, odd strides of the arrays) -> selection -> plan -> ``plan(x, out)``
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -206,7 +207,7 @@ class _Conv:
 
     def _prepare(self, x, key, out):
         batched = self._is_batched(x.shape)
-        if x.dtype != self.dtype:
+        if x.dtype != self.dtype and x.dtype.newbyteorder("=") != self.dtype:
             raise TypeError(f"input is {x.dtype}, weight is {self.dtype}; they must be equal: convert one with astype")
         full = x if batched else x[np.newaxis]
         memory_format = _memory_format(full)
@@ -244,7 +245,7 @@ class _Conv:
             raise TypeError(f"out is a {type(out).__name__}; a NumPy array is accepted")
         if out.shape != shape:
             raise ValueError(f"out has shape {out.shape}, the output has {shape}; they must be equal")
-        if out.dtype != self.dtype:
+        if out.dtype != self.dtype and out.dtype.newbyteorder("=") != self.dtype:
             raise TypeError(f"out is {out.dtype}, the output is {self.dtype}; they must be equal")
         if not out.flags.writeable:
             raise ValueError("out is read-only; a writeable array is accepted")
@@ -255,6 +256,10 @@ class _Conv:
         full = out if prepared.batched else out[np.newaxis]
         fits = out.dtype.isnative and _lies_as(full, prepared.spec.memory_format)
         return out if fits and not np.may_share_memory(x, out) else self._new_output(prepared)
+
+    def __getstate__(self):
+        # Plans hold locks, buffers and compiled code: a copy, or another process, makes its own.
+        return {**self.__dict__, "_prepared": OrderedDict()}
 
     def __repr__(self):
         return (
@@ -318,7 +323,12 @@ class _LayerCache:
             return None
         layer = found[0]
         same = np.array_equal(layer.weight, weight) and (bias is None or np.array_equal(layer.bias, bias))
-        return layer if same else None
+        if not same:
+            return None
+        with self._lock:
+            if key in self._layers:
+                self._layers.move_to_end(key)
+        return layer
 
     def keep(self, key, layer):
         """Remember a layer that has just computed, and drop the oldest over the limit."""
@@ -335,6 +345,8 @@ class _LayerCache:
 
 
 _layers = _LayerCache(CACHE_BYTES)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_layers.clear)
 
 
 def clear_cache() -> None:
@@ -369,7 +381,7 @@ def _functional(cls):
         bias = None if bias is None else np.asarray(bias)
         where = (cls, input.shape, input.strides, weight.ctypes.data, weight.shape, weight.strides, weight.dtype)
         options = (stride, padding, dilation, groups, padding_mode, flip, engine, tuning, rtol, max_workspace)
-        key = (*where, None if bias is None else bias.shape, *map(_hashable, options))
+        key = (*where, None if bias is None else (bias.shape, bias.dtype), *map(_hashable, options))
         try:
             layer = _layers.find(key, weight, bias)
         except TypeError:  # an option that can't be hashed is refused with its own message by the layer

@@ -14,8 +14,8 @@ Plan = Callable[[np.ndarray, np.ndarray], object]
 """A planned problem: ``plan(x, out)`` fills `out`.  No checks, no avoidable allocation.
 
 `x` is C-contiguous of shape ``spec.input_shape`` and `out` of ``spec.output_shape``, both of
-``spec.dtype``; they do not overlap, and `x` is never written.  (An engine with `channels_last`
-also gets channels-last memory, when ``spec.memory_format`` says so.)  A plan is called by one
+``spec.dtype``; they do not overlap, and `x` is never written.  (An engine that
+takes channels-last memory gets it when ``spec.memory_format`` says so.)  A plan is called by one
 thread at a time.  An attribute ``nbytes`` tells what it holds; without one it counts as 0.
 """
 
@@ -54,9 +54,6 @@ class Engine(abc.ABC):
     fuses_bias : bool
         `plan` takes a third argument, the bias (out_channels,) or None.  Without it the
         interface adds the bias afterwards.
-    channels_last : bool
-        Plans specs whose ``memory_format`` is channels-last natively.  Without it the
-        interface transposes.
     automatic : bool
         ``engine="auto"`` may pick it.  The living definition says no: it is the judge's yardstick.
     """
@@ -69,7 +66,6 @@ class Engine(abc.ABC):
     deterministic: bool = True
     propagates_nonfinite: bool = True
     fuses_bias: bool = False
-    channels_last: bool = False
     automatic: bool = True
 
     @abc.abstractmethod
@@ -82,6 +78,10 @@ class Engine(abc.ABC):
 
         The caller may change `weight` afterwards: a plan that needs it keeps a copy.
         """
+
+    def takes_channels_last(self, spec: ConvSpec) -> bool:
+        """Whether `spec`, in channels-last memory, is planned natively.  If not, the interface transposes."""
+        return False
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
         """Bytes that a plan holds or allocates beside input, weight and output."""

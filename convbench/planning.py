@@ -13,7 +13,7 @@ from convbench.spec import ConvSpec
 
 def engine_spec(engine: Engine, spec: ConvSpec) -> ConvSpec:
     """The spec that `engine` plans for `spec`: channels-first where it knows no other format."""
-    if spec.memory_format == "channels_last" and not engine.channels_last:
+    if spec.memory_format == "channels_last" and not engine.takes_channels_last(spec):
         return spec.replace(memory_format="channels_first")
     return spec
 

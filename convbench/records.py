@@ -13,10 +13,8 @@ the directories that ``CONVBENCH_SHIPPED_RECORDS`` names, in the same form below
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -54,7 +52,7 @@ class Record:
 
     problem: str
     timings: dict[str, EngineTiming]
-    shipped: bool = False
+    shipped: frozenset[str] = frozenset()  # engines whose timing is not the user's own
 
 
 def directory() -> Path:
@@ -95,12 +93,12 @@ def path_of(spec: ConvSpec, base: Path) -> Path:
 
 
 def load(spec: ConvSpec) -> Record | None:
-    """The user's record of `spec`, else a shipped one, else None."""
-    for position, base in enumerate((directory(), *shipped_directories())):
-        timings = _read(path_of(spec, base), str(spec))
-        if timings:
-            return Record(str(spec), timings, shipped=position > 0)
-    return None
+    """The user's record of `spec`, completed by shipped ones; None where there is neither."""
+    own = _read(path_of(spec, directory()), str(spec))
+    timings = dict(own)
+    for base in shipped_directories():
+        timings = {**_read(path_of(spec, base), str(spec)), **timings}
+    return Record(str(spec), timings, frozenset(timings.keys() - own.keys())) if timings else None
 
 
 def shipped_directories() -> list[Path]:
@@ -129,6 +127,8 @@ def save(spec: ConvSpec, timings: Mapping[str, EngineTiming]) -> bool:
 
 
 def _replace(path, text):
+    import tempfile  # here, as with hashlib below: only a program that comes this far pays for the import
+
     handle, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w") as file:
@@ -152,7 +152,7 @@ def _read(path, problem) -> dict[str, EngineTiming]:
         if content["schema"] != SCHEMA or content["problem"] != problem or content["environment"] != environment():
             raise ValueError("it describes another problem or environment")
         return {name: _timing(entry) for name, entry in content["timings"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _warn_once(f"the record {path} is malformed and counts as missing ({error!r})")
         return {}
 
@@ -162,6 +162,8 @@ def _timing(entry) -> EngineTiming:
     seconds = (timing.q1, timing.median, timing.q3)
     if not all(isinstance(value, (int, float)) and 0 < value < float("inf") for value in seconds):
         raise ValueError(f"seconds {seconds} are not positive numbers")
+    if not isinstance(timing.error, (int, float, type(None))):
+        raise ValueError(f"error {timing.error!r} is not a number")
     return timing
 
 
@@ -177,4 +179,6 @@ def _environment_hash(threads):
 
 
 def _hash(text):
+    import hashlib
+
     return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from convbench.engine import Engine
 
 ENTRY_POINT_GROUP = "convbench.engines"
-_METHODS = ("why_unsupported", "plan", "workspace_bytes", "error_bound", "predict_seconds")
+_METHODS = ("why_unsupported", "plan", "takes_channels_last", "workspace_bytes", "error_bound", "predict_seconds")
 
 _engines: dict[str, Engine] | None = None
 _lock = threading.RLock()
@@ -63,7 +63,7 @@ def register(engine: Engine | type[Engine], *, replace: bool = False) -> Engine 
 
 
 def unregister(name: str) -> None:
-    """Take an engine out of the registry; a KeyError-free no-op is not offered: the name must be there."""
+    """Take an engine out of the registry; ValueError where there is none of that name."""
     with _lock:
         get(name)
         del _table()[name]

@@ -161,7 +161,7 @@ def select(
     if found is None:
         found = _select(spec, tuning, name, rtol, max_workspace)
         if len(_chosen) >= REMEMBERED:
-            _chosen.pop(next(iter(_chosen)))
+            _chosen.pop(next(iter(_chosen)), None)
         _chosen[key] = found
     return found
 
@@ -204,10 +204,9 @@ def _select(spec, tuning, name, rtol, max_workspace) -> Selection:
     candidates = _with_record(candidates, record)
     measured = {other: candidates[other].measured for other in able if candidates[other].measured}
     if tuning == "measure":
-        return _measured(spec, candidates, able, measured)
+        return _measured(spec, candidates, able, measured, record)
     if measured:
-        source = "shipped record" if record.shipped else "record"
-        return _selection(spec, fastest(measured), source, candidates)
+        return _recorded(spec, measured, record, candidates)
     if tuning == "replay":
         raise NoRecordError(
             f"nothing is recorded for {spec} in {records.directory()}; run 'convbench bench --problem \"{spec}\"' "
@@ -215,6 +214,11 @@ def _select(spec, tuning, name, rtol, max_workspace) -> Selection:
         )
     best = min(able, key=lambda other: candidates[other].predicted)
     return _selection(spec, best, "model", candidates)
+
+
+def _recorded(spec, measured, record, candidates) -> Selection:
+    best = fastest(measured)
+    return _selection(spec, best, "shipped record" if best in record.shipped else "record", candidates)
 
 
 def _filtered(spec, engine: Engine, *, rtol, max_workspace, pinned) -> Candidate:
@@ -263,7 +267,7 @@ def _with_record(candidates, record):
     return joined
 
 
-def _measured(spec, candidates, able, measured) -> Selection:
+def _measured(spec, candidates, able, measured, record) -> Selection:
     """Time what no record has, record it, choose."""
     best = min(candidates[name].predicted for name in able)
     worth = [
@@ -272,13 +276,17 @@ def _measured(spec, candidates, able, measured) -> Selection:
         if name not in measured and candidates[name].predicted <= max(HOPELESS * best, CHEAP_SECONDS)
     ]
     if not worth and measured:
-        return _selection(spec, fastest(measured), "record", candidates)
+        return _recorded(spec, measured, record, candidates)
     timings, lacking = time_engines(spec, worth, MEASURE_SECONDS)
     for name, timing in timings.items():
         candidates[name] = replace(candidates[name], measured=timing)
     for name in lacking:
         candidates[name] = replace(candidates[name], refused=f"{name} ran out of memory while it was timed")
     measured = {**measured, **timings}
+    if not measured:
+        raise MemoryError(f"every engine ran out of memory on {spec}")
+    if not timings:
+        return _recorded(spec, measured, record, candidates)
     records.save(spec, {name: _entry(candidates[name]) for name in timings})
     incumbent = min(measured, key=lambda name: candidates[name].predicted)
     return _selection(spec, fastest(measured, incumbent), "measurement", candidates)
@@ -298,9 +306,7 @@ def time_engines(spec: ConvSpec, names, seconds: float) -> tuple[dict[str, Timin
             lacking.append(name)
             continue
         calls[name] = partial(plan, x, out)
-    if not calls:
-        raise MemoryError(f"every engine ran out of memory on {spec}")
-    return interleaved(calls, seconds), lacking
+    return interleaved(calls, seconds) if calls else {}, lacking
 
 
 def _entry(candidate: Candidate) -> records.EngineTiming:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 
 from convbench import registry
 from convbench.machine import usable_cores
@@ -19,14 +20,23 @@ _scoped_engine: ContextVar[str | None] = ContextVar("convbench_engine", default=
 
 
 def get_num_threads() -> int:
-    """Threads an engine may use: `set_num_threads`, ``CONVBENCH_NUM_THREADS``, or every usable core."""
-    global _threads
-    if _threads is None:
-        given = os.environ.get("CONVBENCH_NUM_THREADS", "")
-        if given and not (given.isdigit() and int(given)):
-            raise ValueError(f"CONVBENCH_NUM_THREADS is {given!r}; a whole number of at least 1 is accepted")
-        _threads = int(given) if given else usable_cores()
-    return _threads
+    """Threads an engine may use.
+
+    What `set_num_threads` set, else ``CONVBENCH_NUM_THREADS``, else ``OMP_NUM_THREADS`` (which
+    joblib and Dask set in their workers), else every usable core.
+    """
+    return _threads if _threads is not None else _threads_from_environment()
+
+
+@cache
+def _threads_from_environment():
+    given = os.environ.get("CONVBENCH_NUM_THREADS", "")
+    if given and not (given.isdigit() and int(given)):
+        raise ValueError(f"CONVBENCH_NUM_THREADS is {given!r}; a whole number of at least 1 is accepted")
+    shared = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if given:
+        return int(given)
+    return max(1, int(shared)) if shared.isdigit() else usable_cores()
 
 
 def set_num_threads(threads: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 MIN_SAMPLES = 3  # the fewest that have quartiles
 MAX_SAMPLES = 200
@@ -29,9 +30,7 @@ class Timing:
 
 def summarise(seconds: list[float]) -> Timing:
     """Median and quartiles of samples."""
-    if len(seconds) == 1:
-        return Timing(seconds[0], seconds[0], seconds[0], 1)
-    q1, median, q3 = statistics.quantiles(seconds, n=4, method="inclusive")
+    q1, median, q3 = np.percentile(seconds, (25, 50, 75)).tolist()
     return Timing(median, q1, q3, len(seconds))
 
 

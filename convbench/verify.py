@@ -7,7 +7,7 @@ error of an engine's y is, in the measure that the engine declares,
     l2:             ‖y - r‖₂ / ‖s‖₂            (FFT, Winograd, which mix elements)
 
 and must not be above the engine's `error_bound`.  Elements with s = 0 must be 0.  A result that is
-not finite where r is, is an infinite error.
+not finite where r is, or the other way round, is an infinite error.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ class EngineCheck:
     bound: float | None = None
     measure: str = ""
     refused: str | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """The row of a printed table."""
+        if self.refused:
+            return (self.engine, "-", "-", "", self.refused)
+        return (self.engine, f"{self.error:.2e}", f"{self.bound:.2e}", self.measure, "ok" if self.ok else "WRONG")
 
 
 @dataclass(frozen=True)
@@ -105,9 +111,9 @@ def expected(spec: ConvSpec, x: np.ndarray, weight: np.ndarray) -> tuple[np.ndar
 
 def wider(dtype: str) -> str:
     """The type that errors are measured in; extended precision for float64, where the machine has it."""
-    if dtype == "float64":
+    if dtype in ("float64", np.dtype(np.longdouble).name):
         return np.dtype(np.longdouble).name
-    if dtype == "complex128":
+    if dtype in ("complex128", np.dtype(np.clongdouble).name):
         return np.dtype(np.clongdouble).name
     if dtype == "bfloat16":
         return "float64"
@@ -120,8 +126,11 @@ def measured_error(measure: str, y: np.ndarray, exact: np.ndarray, scale: np.nda
         return 0.0
     if exact.dtype.kind in "iu":  # sums in a narrower type wrap, as the reference's do once cast
         return 0.0 if np.array_equal(y, exact.astype(y.dtype)) else float("inf")
-    if not np.isfinite(y).all():
+    finite = np.isfinite(exact)
+    if (np.isfinite(y) != finite).any():
         return float("inf")
+    if not finite.all():
+        return measured_error(measure, y[finite], exact[finite], scale[finite])
     off = np.abs(y.astype(exact.dtype) - exact)
     if measure == "l2":
         whole = np.linalg.norm(scale.ravel().astype("float64"))
@@ -144,7 +153,7 @@ def _check(engine, spec, x, weight, exact, scale) -> EngineCheck:
         reason = f"{engine.name} rounds, and {spec.dtype} needs exact sums"
     if reason is not None:
         return EngineCheck(engine.name, ok=True, refused=reason)
-    out = as_memory_format(np.full(spec.output_shape, -77, spec.dtype), spec.memory_format)
+    out = as_memory_format(np.full(spec.output_shape, 77, spec.dtype), spec.memory_format)
     planning.make_plan(engine, spec, weight)(x, out)
     error = measured_error(engine.error_measure, out, exact, scale)
     bound = float(engine.error_bound(inner))

@@ -10,6 +10,7 @@ half-precision types are summed in float32.
 
 from __future__ import annotations
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -31,7 +32,7 @@ def computed_dtype(dtype: str) -> str:
 class LoopPlan:
     """``plan(x, out)`` for a spec of any rank: everything is lifted to three spatial dimensions."""
 
-    def __init__(self, spec: ConvSpec, weight: np.ndarray):
+    def __init__(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         self._spec = spec
         self._dtype = computed_dtype(spec.dtype)
         lift = 3 - spec.ndim
@@ -45,10 +46,11 @@ class LoopPlan:
         self._geometry = np.array(geometry, dtype=np.int64)
         self._x_shape = (*spec.input_shape[:2], *ones, *spec.spatial)
         self._out_shape = (*spec.output_shape[:2], *ones, *spec.output_spatial)
+        self._bias = np.zeros(spec.out_channels, self._dtype) if bias is None else np.array(bias, self._dtype)
         planes = spec.batch * spec.out_channels
         threads = settings.get_num_threads() if spec.macs >= PARALLEL_MACS else 1
         cuts = np.linspace(0, planes, min(threads, planes) + 1).astype(int).tolist()
-        self._parts = list(zip(cuts, cuts[1:], strict=False))
+        self._parts = list(itertools.pairwise(cuts))
         self.nbytes = self._weight.nbytes
 
     def __call__(self, x, out):
@@ -56,7 +58,7 @@ class LoopPlan:
         result = np.empty(self._out_shape, self._dtype) if self._dtype != self._spec.dtype else None
         target = out.reshape(self._out_shape) if result is None else result
         run = _compiled()
-        arguments = (x, self._weight, target, self._geometry, self._spec.groups)
+        arguments = (x, self._weight, self._bias, target, self._geometry, self._spec.groups)
         if len(self._parts) == 1:
             run(*arguments, *self._parts[0])
         else:
@@ -79,14 +81,14 @@ def _compiled():
     return numba.njit(nogil=True, error_model="numpy")(_planes)
 
 
-def _planes(x, weight, out, geometry, groups, first, last):
+def _planes(x, weight, bias, out, geometry, groups, first, last):
     """Output planes first to last, counted over (batch, channel)."""
     filters = out.shape[1] // groups
     channels = weight.shape[1]
     for plane in range(first, last):
         n, o = divmod(plane, out.shape[1])
         base = o // filters * channels
-        out[n, o] = 0
+        out[n, o] = bias[o]
         for c in range(channels):
             for kd in range(weight.shape[2]):
                 for kh in range(weight.shape[3]):

@@ -1,0 +1,433 @@
+"""Dense convolution at the processor's speed: register tiles of pixels x output channels over an offset table.
+
+    out[n, oc, p] = bias[oc] + sum over (c, tap) of x[n, c, stride * p + dilation * tap - pad] * w[oc, c, tap]
+
+A plan cuts the work into tasks of (image, band of rows, some blocks of output channels).  Everything that depends on the shape is in tables that NumPy builds
+here; the code that walks them (`dense_kernel`) is compiled once per tile.  Where there is padding, a task first copies its band
+with zeros around it into scratch that stays in the L2 cache (1-2 % of the time at 64 and more output channels); without padding the input is read in
+place.  A 1x1 convolution of stride 1 is a matrix product: its pixels are one long row.
+
+Wins on everything with some 16 and more output channels per group; one-channel images and depthwise layers waste the lanes: see `wide`.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+from convbench import settings
+
+from . import dense_kernel as kernels
+from . import parallel
+from .dense_shape import CONFLICT_BYTES, Shape, conflict, strides
+from .dense_tiling import Machine, choose, parts
+from .parallel import FRAME_FUNCTION, FRAME_TASKS
+from .target import cache_bytes, target
+
+DTYPES = ("float32", "float64")
+#: Part of the L2 cache for a band of input; as much or more is for one block's weights.
+BAND_SHARE = 0.35
+#: Part of the L2 cache for one block's weights; more k than fit are done in turns that leave their sums in scratch.
+WEIGHT_SHARE = 0.6
+#: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.
+TASKS_PER_THREAD = 8
+#: Work worth a task of its own: at some 4 GHz, 10 us against a fork-join of about 1 us.
+TASK_CYCLES = 40_000
+ALIGN = 64
+#: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no limit where it is.
+BASE_REGISTERS, MANY = 4, 1 << 20
+
+
+def why_unsupported(spec):
+    """The reason why `DensePlan` does not take `spec`, or None."""
+    if spec.dtype not in DTYPES:
+        return f"dense kernels compute {' and '.join(DTYPES)}, not {spec.dtype}"
+    return None
+
+
+def _aligned(count, dtype):
+    """Zeros that begin on a cache line."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.zeros(count * itemsize + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
+    return raw[start : start + count * itemsize].view(dtype)
+
+
+def _table(slots, rows):
+    """Records as a matrix; `rows` holds a dict of arrays or numbers, one entry per record."""
+    columns = np.broadcast_arrays(*(np.asarray(rows[name], np.int64) for name in slots))
+    return np.ascontiguousarray(np.stack(columns, axis=-1))
+
+
+class _Frame:
+    """What one call owns: the constants and tables' addresses, and scratch for each worker."""
+
+    def __init__(self, constants, function, tasks, scratch_bytes, threads):
+        self.threads = threads
+        self.scratch = _aligned(scratch_bytes * threads // 8, np.int64)
+        self.words = np.zeros(parallel.FRAME_HEAD + len(kernels.FRAME), np.int64)
+        self.words[FRAME_FUNCTION // 8], self.words[FRAME_TASKS // 8] = function, tasks
+        for name, value in {**constants, "scratch": self.scratch.ctypes.data, "scratch_bytes": scratch_bytes}.items():
+            self.words[kernels.FRAME[name] // 8] = value
+        self.address = self.words.ctypes.data
+
+
+class DensePlan:
+    """A planned convolution: ``plan(x, out)`` computes.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+        `why_unsupported` must be None for it.
+    weight : ndarray, shape (out_channels, in_channels // groups, *kernel)
+        Of the spec's dtype; packed here, not referenced later.
+    bias : ndarray, shape (out_channels,), optional
+    isa : str, optional
+        Level to generate code for; see `target`.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of packed weights, tables and scratch of one caller.
+
+    Notes
+    -----
+    Sums run over k in the same order whatever the number of threads, so results do not depend on it.  Concurrent calls are
+    safe; each takes scratch of its own.
+    """
+
+    def __init__(self, spec, weight, bias=None, *, isa=None):
+        self._target = target(isa)
+        self._dtype, self._itemsize = spec.dtype, np.dtype(spec.dtype).itemsize
+        self._lanes = self._target.lanes(spec.dtype)
+        self._shape = shape = Shape.of(spec)
+        self._group_vectors = math.ceil(shape.out_channels // shape.groups / self._lanes)
+        weights = int(WEIGHT_SHARE * cache_bytes()) // self._target.vector_bytes
+        lanes, bases = (1, BASE_REGISTERS) if shape.last else (self._lanes, MANY)
+        machine = Machine(self._target.registers, self._target.multiplies, lanes, weights, bases)
+        self._tiling = choose(*shape.output[1:], self._group_vectors, shape.k_count, machine, self._half())
+        self._widths = self._block_widths()
+        self._layout()
+        self._pack(weight, bias)
+        self._cut()
+        self._frames = []
+        self._call = parallel.caller()
+        self._frames.append(self._new_frame())
+
+    def __call__(self, x, out):
+        """Compute `out` from `x`, both C-contiguous in the spec's memory format; nothing is checked."""
+        threads = parallel.ready()
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = self._new_frame()
+        if frame.threads < threads:
+            frame = self._new_frame()
+        self._call(frame.address, id(x), id(out))
+        self._frames.append(frame)
+
+    @property
+    def nbytes(self):
+        arrays = [self._weights, self._bias, self._offsets, self._positions, self._blocks, self._tasks]
+        return sum(array.nbytes for array in arrays) + self._frames[0].scratch.nbytes
+
+    def _layout(self):
+        """Distances in the input (or its padded copy) and in the output, and the bands that the copy is made of."""
+        shape = self._shape
+        self._x_strides = strides(shape.channels, shape.spatial, shape.last)
+        self._out_strides = strides(shape.out_channels, shape.output, shape.last)
+        self._copying = bool(np.any(shape.padding)) or conflict(self._x_strides, shape.spatial, self._itemsize)
+        self._band_groups = parts(len(self._tiling.rows), self._band_count() if self._copying else 1)
+        self._read_strides = self._copy_strides() if self._copying else self._x_strides
+
+    def _extent(self, axis, outputs):
+        """Inputs along `axis` that `outputs` neighbouring outputs see."""
+        shape = self._shape
+        return (outputs - 1) * shape.stride[axis] + (shape.kernel[axis] - 1) * shape.dilation[axis] + 1
+
+    def _band_count(self):
+        """Bands of rows: their input fits the L2 cache, and with the blocks of channels they make enough tasks for the threads."""
+        shape, groups = self._shape, len(self._tiling.rows)
+        row_bytes = shape.channels * (shape.spatial[2] + sum(shape.padding[2])) * self._extent(0, 1) * self._itemsize
+        rows = 1 + max(0, int(BAND_SHARE * cache_bytes() / row_bytes) - self._extent(1, 1)) // shape.stride[1]
+        count = math.ceil(shape.output[1] / rows)
+        blocks = shape.groups * len(self._tiling.vectors)
+        return min(groups, max(count, math.ceil(self._wanted_tasks() / (shape.batch * shape.output[0] * blocks))))
+
+    def _wanted_tasks(self):
+        """How many tasks the work is worth."""
+        shape = self._shape
+        cycles = self._tiling.cycles * shape.groups * shape.batch * shape.output[0]
+        return max(1, min(int(cycles / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads()))
+
+    def _bands(self):
+        """First and end row of each band."""
+        rows, ends = iter(self._tiling.rows), []
+        for count in self._band_groups:
+            ends.append((ends[-1] if ends else 0) + sum(itertools.islice(rows, count)))
+        return list(zip([0, *ends], ends))
+
+    def _copy_strides(self):
+        """Layout of a padded band: rows outermost, so that all channels of a row are near each other."""
+        shape = self._shape
+        width = shape.spatial[2] + sum(shape.padding[2])
+        most = max(end - begin for begin, end in self._bands())
+        self._copy_rows, self._copy_slices = self._extent(1, most), self._extent(0, 1)
+        if shape.last:
+            channel, pixel = 1, self._pitch(shape.channels)
+            row = width * pixel
+        else:
+            channel, pixel = self._pitch(width), 1
+            row = shape.channels * channel
+        return 0, channel, self._copy_rows * row, row, pixel
+
+    def _pitch(self, count):
+        """`count`, or so much more that neighbours do not compete for sets of the cache."""
+        return count + ALIGN // self._itemsize if count * self._itemsize % CONFLICT_BYTES == 0 else count
+
+    def _pack(self, weight, bias):
+        """Weights as [block][k][channel], padded to whole vectors; the table of blocks and that of the offsets of k."""
+        shape, groups = self._shape, self._shape.groups
+        group_out, k_count = shape.out_channels // groups, shape.k_count
+        weight, self._offsets = self._ordered(np.asarray(weight, self._dtype))
+        room = int(self._widths.sum())
+        padded = np.zeros((groups, room, k_count), self._dtype)
+        padded[:, :group_out] = weight.reshape(groups, group_out, k_count)
+        biases = np.zeros((groups, room), self._dtype)
+        if bias is not None:
+            biases[:, :group_out] = np.reshape(bias, (groups, group_out))
+        self._bias = _aligned(biases.size, self._dtype)
+        self._bias[:] = biases.ravel()
+        self._weights = _aligned(padded.size, self._dtype)
+        self._blocks = self._pack_blocks(padded, group_out)
+
+    def _ordered(self, weight):
+        """Weights with k as (tap of depth and height, channel, tap of width), channels last: channel innermost; and k's offsets.
+
+        Rows of taps are outermost, so that a tile whose rows of input lie in the padding leaves out a range of k.
+        """
+        shape = self._shape
+        _, channel, *far = self._read_strides
+        depth, height, width = (
+            np.arange(size) * dilation * step for size, dilation, step in zip(shape.kernel, shape.dilation, far)
+        )
+        lines, channels = np.add.outer(depth, height).ravel(), np.arange(shape.group_channels) * channel
+        weight = weight.reshape(shape.groups, -1, shape.group_channels, len(lines), len(width))
+        weight = weight.transpose(0, 1, 3, 4, 2) if shape.last else weight.transpose(0, 1, 3, 2, 4)
+        inner = np.add.outer(width, channels) if shape.last else np.add.outer(channels, width)
+        offsets = np.add.outer(lines, inner).ravel() * self._itemsize
+        return weight, np.ascontiguousarray(offsets, np.int64)
+
+    def _k_range(self, first_row, last_row):
+        """First and end k of tiles from output row `first_row` to `last_row`, per slice: the rest meets only padding.
+
+        With taps along the depth, whole slices are left out; otherwise rows.
+        """
+        shape = self._shape
+        axis = 0 if shape.kernel[0] > 1 else 1
+        slices = np.arange(shape.output[0])[:, None, None]
+        first, last = (slices, slices) if axis == 0 else (first_row[:, None], last_row[:, None])
+        size, stride, dilation, (low, _) = (
+            shape.kernel[axis],
+            shape.stride[axis],
+            shape.dilation[axis],
+            shape.padding[axis],
+        )
+        begin = np.clip(-((last * stride - low) // dilation), 0, size)
+        end = np.clip(-((first * stride - low - shape.spatial[axis]) // dilation), begin, size)
+        per_tap = shape.k_count // size
+        return begin * per_tap, end * per_tap
+
+    def _block_widths(self):
+        """Channels of a group's blocks, padded: to whole vectors, but for the last where half a vector does."""
+        widths = np.array(self._tiling.vectors) * self._lanes
+        widths[-1] -= self._lanes // 2 if self._half() else 0
+        return widths
+
+    def _half(self):
+        """Whether half a vector does for the last channels of a group."""
+        return 0 < self._shape.out_channels // self._shape.groups % self._lanes <= self._lanes // 2
+
+    def _pack_blocks(self, padded, group_out):
+        """Fill the packed weights; a record for each (group, block)."""
+        shape, item, widths = self._shape, self._itemsize, self._widths
+        groups, room, k_count = padded.shape
+        first = np.cumsum(widths) - widths
+        packed = self._weights.reshape(groups, -1)
+        for begin, width in zip(first, widths):
+            packed[:, begin * k_count : (begin + width) * k_count] = (
+                padded[:, begin : begin + width].swapaxes(1, 2).reshape(groups, -1)
+            )
+        group = np.arange(groups)[:, None]
+        channel = group * group_out + first
+        rows = {
+            "weights": (group * room + first) * k_count * item,
+            "x": group * shape.group_channels * self._read_strides[1] * item,
+            "out": channel * self._out_strides[1] * item,
+            "bias": (group * room + first) * item,
+            "channels": np.minimum(widths, group_out - first),
+            "vectors": np.array(self._tiling.vectors),
+            "kernel": np.searchsorted(np.unique(widths), widths),
+            "bytes": widths * item,
+        }
+        return _table(kernels.BLOCK, rows).reshape(-1, len(kernels.BLOCK))
+
+    def _cut(self):
+        """The tables of positions, tasks and kernels."""
+        tiling, shape = self._tiling, self._shape
+        kinds = sorted(set(itertools.product(tiling.rows, tiling.columns)))
+        self._positions, band_ends = self._position_table(kinds)
+        self._tasks = self._task_table(band_ends)
+        self._kernels = np.array(
+            [self._kernel(*kind, int(width)) for kind in kinds for width in np.unique(self._widths)], np.int64
+        )
+        per_k = int(self._widths.max()) * self._itemsize
+        self._k_block = min(shape.k_count, max(1, int(WEIGHT_SHARE * cache_bytes() / per_k)))
+        self._partial_bytes = max(rows * columns for rows, columns in kinds) * per_k
+
+    def _kernel(self, rows, columns, channels):
+        step = None if self._shape.last else self._shape.stride[2]
+        return kernels.kernel_address(kernels.Tile(rows, columns, channels, self._dtype, step), self._target)
+
+    def _position_table(self, kinds):
+        """A record for each tile of an image, and where each (slice, band) ends."""
+        shape, tiling, item = self._shape, self._tiling, self._itemsize
+        _, _, x_slice, x_row, x_pixel = self._read_strides
+        _, _, out_slice, out_row, out_pixel = self._out_strides
+        block_kinds = len(np.unique(self._widths))
+        columns = np.array(tiling.columns)
+        column = np.cumsum(columns) - columns
+        rows = np.array(tiling.rows)
+        row = np.cumsum(rows) - rows
+        kind = np.array([[kinds.index((r, c)) for c in tiling.columns] for r in tiling.rows]) * block_kinds
+        base = np.repeat([begin if self._copying else 0 for begin, _ in self._bands()], self._band_groups)
+        x = ((row - base) * shape.stride[1] * x_row)[:, None] + column * shape.stride[2] * x_pixel
+        out = (row * out_row)[:, None] + column * out_pixel
+        slices = np.arange(shape.output[0])[:, None, None]
+        x_slice = 0 if self._copying else x_slice * shape.stride[0]
+        k, k_end = self._k_range(row, row + tiling.rows - 1)
+        joined = len(columns) == 1 and not shape.last
+        heights, widths = np.array(tiling.rows)[:, None], columns
+        rows = {
+            "x": (slices * x_slice + x) * item,
+            "out": (slices * out_slice + out) * item,
+            "kernel": kind,
+            "k": k,
+            "k_end": k_end,
+            "runs": 1 if joined else heights,
+            "length": heights * widths if joined else widths,
+        }
+        table = _table(kernels.POSITION, rows).reshape(-1, len(kernels.POSITION))
+        return table, self._position_ends(len(table))
+
+    def _position_ends(self, count):
+        """Where each task's positions end: with (slice and band), or anywhere if nothing is copied."""
+        shape = self._shape
+        if self._copying:
+            return np.cumsum(np.tile(self._band_groups, shape.output[0])) * len(self._tiling.columns)
+        seen = shape.channels * self._itemsize * math.prod(shape.spatial)
+        wanted = max(math.ceil(self._wanted_tasks() / shape.batch), math.ceil(seen / (BAND_SHARE * cache_bytes())))
+        return np.cumsum(parts(count, min(count, wanted)))
+
+    def _chunks(self, bands):
+        """Ranges of blocks that one task computes: all, or fewer where images and bands alone make too few tasks."""
+        shape = self._shape
+        count = min(len(self._blocks), math.ceil(self._wanted_tasks() / (shape.batch * bands)))
+        ends = np.cumsum(parts(len(self._blocks), count))
+        return np.concatenate([[0], ends[:-1]]), ends
+
+    def _task_table(self, ends):
+        """A record for each (image, slice and band, chunk of blocks)."""
+        shape, item = self._shape, self._itemsize
+        starts = np.concatenate([[0], ends[:-1]])
+        image = np.arange(shape.batch)[:, None, None]
+        part = np.arange(len(ends))[:, None]
+        begin = np.array([begin for begin, _ in self._bands()])
+        block, block_end = self._chunks(len(ends))
+        per_group = len(self._tiling.vectors)
+        first = block // per_group * shape.group_channels
+        count = -(-block_end // per_group) * shape.group_channels - first
+        source, copied = self._x_strides[1] * item, self._read_strides[1] * item
+        chunk = block if shape.groups > 1 else 0 * block
+        rows = {
+            "x": image * self._x_strides[0] * item,
+            "out": image * self._out_strides[0] * item,
+            "position": starts[:, None],
+            "position_end": ends[:, None],
+            "block": block,
+            "block_end": block_end,
+            "slice": part // len(begin) * shape.stride[0] - shape.padding[0][0],
+            "row": begin[part % len(begin)] * shape.stride[1] - shape.padding[1][0],
+            "lines": shape.spatial[2] if shape.last else count,
+            "length": count if shape.last else shape.spatial[2],
+            "shift_from": first * source,
+            "shift_to": first * copied,
+            "key": (image * len(ends) + part) * len(self._blocks) + chunk,
+        }
+        return _table(kernels.TASK, rows).reshape(-1, len(kernels.TASK))
+
+    def _constants(self):
+        """The fixed part of a frame."""
+        shape, item = self._shape, self._itemsize
+        _, _, _, x_row, x_pixel = (stride * item for stride in self._read_strides)
+        _, out_channel, _, out_row, out_pixel = (stride * item for stride in self._out_strides)
+        arrays = {
+            "offsets": self._offsets,
+            "weights": self._weights,
+            "bias": self._bias,
+            "positions": self._positions,
+            "blocks": self._blocks,
+            "tasks": self._tasks,
+            "kernels": self._kernels,
+        }
+        return {
+            **{name: array.ctypes.data for name, array in arrays.items()},
+            **self._copy_constants(),
+            "k_count": shape.k_count,
+            "k_block": self._k_block,
+            "x_row": x_row * shape.stride[1],
+            "x_pixel": x_pixel * shape.stride[2],
+            "out_row": out_row,
+            "out_pixel": out_pixel,
+            "out_channel": out_channel,
+            "partial_bytes": self._partial_bytes,
+        }
+
+    def _copy_constants(self):
+        if not self._copying:
+            return {"copying": 0}
+        shape, item = self._shape, self._itemsize
+        _, from_channel, from_slice, from_row, from_pixel = (stride * item for stride in self._x_strides)
+        _, to_channel, to_slice, to_row, to_pixel = (stride * item for stride in self._read_strides)
+        line_from, line_to = (from_pixel, to_pixel) if shape.last else (from_channel, to_channel)
+        return {
+            "copying": 1,
+            "copy_at": shape.padding[2][0] * to_pixel,
+            "copy_slices": self._copy_slices,
+            "copy_rows": self._copy_rows,
+            "depth": shape.spatial[0],
+            "height": shape.spatial[1],
+            "slice_from": from_slice,
+            "row_from": from_row,
+            "line_from": line_from,
+            "slice_to": to_slice,
+            "row_to": to_row,
+            "line_to": line_to,
+        }
+
+    def _new_frame(self):
+        """Constants and scratch for one caller at a time."""
+        copied = (
+            self._copy_slices * self._read_strides[2] * self._itemsize + self._target.vector_bytes
+            if self._copying
+            else 0
+        )
+        partial_at = kernels.SCRATCH_HEAD + -(-copied // ALIGN) * ALIGN
+        most = int(np.max(self._tasks[:, 3] - self._tasks[:, 2]))
+        partials = most * self._partial_bytes if self._k_block < self._shape.k_count else 0
+        constants = {**self._constants(), "partial_at": partial_at}
+        constants["store"] = kernels.store_address(self._dtype, self._shape.last, self._target)
+        function = kernels.task_address(self._dtype, self._target)
+        return _Frame(
+            constants, function, len(self._tasks), partial_at + partials + 2 * ALIGN, settings.get_num_threads()
+        )

@@ -1,0 +1,333 @@
+"""The register-tile kernel of dense convolutions, and the driver that walks a task's tiles.
+
+One tile is `rows` x `columns` output pixels times some vectors of output channels, held in registers while k runs over all
+(channel, tap) pairs:
+
+    out[pixel, oc] = bias[oc] + sum_k  x[origin(pixel) + offset[k]] * w[k, oc]
+
+`offset` is a table ("indirect" addressing, as XNNPACK's and Dukhan's "The Indirect Convolution Algorithm", 2019), so taps, dilation, channels and
+dimensions are data, not code: a kernel depends only on the tile, the dtype, the instruction set and the pixel step.
+Per k there are as many broadcasts as pixels and loads as vectors, for pixels x vectors multiply-adds.
+"""
+
+import dataclasses
+
+from . import compile as compiler
+from .dense_tiling import PIXELS_PER_BASE
+from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
+from .vector import Code, Kind
+
+
+def _slots(names, first=0):
+    """Byte offsets of consecutive 64-bit slots."""
+    return {name: 8 * number for number, name in enumerate(names.split(), first)}
+
+
+#: What is the same for all tiles of a plan.
+FRAME = _slots(
+    "offsets weights bias positions blocks tasks kernels store k_count k_block x_row x_pixel out_row out_pixel out_channel "
+    "copying scratch scratch_bytes partial_at partial_bytes copy_at copy_slices copy_rows depth height "
+    "slice_from row_from line_from slice_to row_to line_to",
+    FRAME_HEAD,
+)
+#: A place in the output: where its tile's input and output begin, which row of the kernel table it takes, and as how many runs of how
+#: many pixels its sums are stored, and the k that meet more than padding.
+POSITION = _slots("x out kernel runs length k k_end")
+#: A block of output channels: its packed weights, input group, output, bias, how many channels are real, how many vectors, which column of
+#: the kernel table, and the bytes of one k's weights (and of one pixel's sums).
+BLOCK = _slots("weights x out bias channels vectors kernel bytes")
+#: A task: the image it reads and writes, its ranges of positions and of blocks, and what to copy: the first slice and row, lines, where
+#: they begin in the input and in the copy, their length, and the key under which the copy is known.
+TASK = _slots("x out position position_end block block_end slice row lines shift_from shift_to length key")
+#: One call of a kernel, and of the function that stores its sums.
+TILE = _slots("x weights offsets k_count start start_step sums out channels vectors bytes runs length")
+
+#: In front of a worker's scratch: the key of what it holds.
+SCRATCH_HEAD = 64
+#: The copy asks for input this many lines ahead: 64 -> 64 at 224x224, 2 threads: 0 lines 208, 1: 213, 2: 212, 4: 216 GFLOP/s
+#: (Zen 4, November 2026).
+LINES_AHEAD = 4
+
+
+def size(slots):
+    """Bytes of one record."""
+    return 8 * len(slots)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """What a kernel is compiled for.
+
+    Attributes
+    ----------
+    rows, columns : int
+        Output pixels of a tile; columns are neighbours along the width, rows are `x_row` bytes apart in the input.
+    channels : int
+        Output channels: whole vectors, or half of one (half the work on processors that halve long vectors).
+    dtype : str
+    step : int or None
+        Elements between the inputs of neighbouring pixels; None: read from the frame, as channels-last needs it.
+    """
+
+    rows: int
+    columns: int
+    channels: int
+    dtype: str
+    step: int | None
+
+
+def kernel_address(tile, target):
+    """The compiled kernel, ``void kernel(frame, tile)``."""
+    return compiler.address("kernel", tile, target, lambda module: write_kernel(module, tile, target))
+
+
+def store_address(dtype, channels_last, target):
+    """The compiled ``void store(frame, tile)``, the same for every plan of a dtype and layout."""
+    write = write_store_channels_last if channels_last else write_store_channels_first
+    return compiler.address("store", (dtype, channels_last), target, lambda module: write(module, dtype, target))
+
+
+def task_address(dtype, target):
+    """The compiled driver, ``void task(frame, number, worker)``, the same for every plan of a dtype."""
+    return compiler.address("task", dtype, target, lambda module: write_task(module, dtype, target))
+
+
+class _Record:
+    """A row of 64-bit slots in memory, by name."""
+
+    def __init__(self, at, slots):
+        self.at, self.slots = at, slots
+
+    def __getitem__(self, name):
+        return (self.at + self.slots[name]).load()
+
+    def __setitem__(self, name, value):
+        (self.at + self.slots[name]).store(value)
+
+    def pointer(self, name):
+        """The slot's value as a pointer."""
+        return (self.at + self.slots[name]).load_pointer()
+
+
+def write_kernel(module, tile, target):
+    """Write the kernel of `tile`."""
+    code = Code(module, "kernel", target, "pp")
+    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE)))
+    kind = Kind(tile.dtype, min(tile.channels, target.lanes(tile.dtype)))
+    vectors = range(tile.channels // kind.lanes)
+    row_starts = [call.pointer("x") + frame["x_row"] * row for row in range(tile.rows)]
+    step = tile.step * kind.itemsize if tile.step is not None else frame["x_pixel"]
+    offsets = call.pointer("offsets")
+
+    def multiply(k, weights, *sums):
+        sums, products = iter(sums), []
+        columns = [(weights + v * kind.bytes).load(kind, align=target.vector_bytes // 2) for v in vectors]
+        offset = (offsets + k * 8).load()
+        for pixel in _pixel_pointers([start + offset for start in row_starts], tile.columns, step):
+            value = pixel.broadcast(kind)
+            products += [next(sums).fma(value, column) for column in columns]
+        for start in row_starts:  # the next tile to the right: its last pixel
+            code.prefetch(start + offset + step * (2 * tile.columns - 1))
+        return [weights + len(vectors) * kind.bytes, *products]
+
+    start, start_step = (
+        call.pointer("start"),
+        call["start_step"],
+    )  # the bias, for each pixel the same, or what earlier k left
+    pixels = range(tile.rows * tile.columns)
+    sums = [(start + start_step * pixel + v * kind.bytes).load(kind) for pixel in pixels for v in vectors]
+    _, *sums = code.loop(call["k_count"], multiply, [call.pointer("weights"), *sums])
+    room = call.pointer("sums")
+    for number, total in enumerate(sums):
+        (room + number * kind.bytes).store(total)
+    code.finish()
+
+
+def _pixel_pointers(starts, columns, step):
+    """Where the pixels' inputs lie; with a variable step, few base registers and short distances from them."""
+    for start in starts:
+        if isinstance(step, int):
+            yield from (start + column * step for column in range(columns))
+            continue
+        for first in range(0, columns, PIXELS_PER_BASE):
+            base = start + step * first if first else start
+            for column in range(min(PIXELS_PER_BASE, columns - first)):
+                yield base + step * column if column else base
+
+
+def write_store_channels_last(module, dtype, target):
+    """Write the store of sums where a pixel's channels lie together: vectors as they are, the last under a mask."""
+    code = Code(module, "store", target, "pp")
+    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE)))
+    kind = code.vector(dtype)
+    length, channels, pixel_bytes = call["length"], call["channels"], call["bytes"]
+
+    def over_runs(run):
+        sums = call.pointer("sums") + run * length * pixel_bytes
+        out = call.pointer("out") + run * frame["out_row"]
+
+        def over_pixels(pixel):
+            here, there = sums + pixel * pixel_bytes, out + pixel * frame["out_pixel"]
+
+            def over_vectors(first):
+                at = first * kind.itemsize
+                (there + at).store((here + at).load(kind), code.mask(channels - first, kind))
+
+            code.loop(channels, over_vectors, step=kind.lanes)
+
+        code.loop(length, over_pixels)
+
+    code.loop(call["runs"], over_runs)
+    code.finish()
+
+
+def write_store_channels_first(module, dtype, target):
+    """Write the store of sums where a channel's pixels lie together: blocks of lanes x lanes are transposed in registers."""
+    code = Code(module, "store", target, "pp")
+    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE)))
+    kind = code.vector(dtype)
+    length, pixel_bytes, channel_bytes = call["length"], call["bytes"], frame["out_channel"]
+
+    def over_runs(run):
+        sums = call.pointer("sums") + run * length * pixel_bytes
+        out = call.pointer("out") + run * frame["out_row"]
+
+        def over_vectors(vector):
+            channels = call["channels"] - vector * kind.lanes
+
+            def over_blocks(first):
+                here = sums + first * pixel_bytes + vector * kind.bytes
+                there = out + vector * kind.lanes * channel_bytes + first * kind.itemsize
+                lines = code.transpose([(here + pixel_bytes * row).load(kind) for row in range(kind.lanes)])
+                mask = code.mask(length - first, kind)
+                with code.either(channels.compare(">=", kind.lanes)) as (full, part):
+                    with full:
+                        for channel, line in enumerate(lines):
+                            (there + channel_bytes * channel).store(line, mask)
+                    with part:
+                        for channel, line in enumerate(lines):
+                            with code.when(channels.compare(">", channel)):
+                                (there + channel_bytes * channel).store(line, mask)
+
+            code.loop(length, over_blocks, step=kind.lanes)
+
+        code.loop(call["vectors"], over_vectors)
+
+    code.loop(call["runs"], over_runs)
+    code.finish()
+
+
+def write_task(module, dtype, target):
+    """Write the driver: bring in the input where it must be padded, then blocks of channels, of k, and positions, innermost."""
+    code = Code(module, "task", target, "pii")
+    frame, number, worker = code.arguments
+    fixed = _Record(frame, FRAME)
+    task = _Record(fixed.pointer("tasks") + number * size(TASK), TASK)
+    source = (frame + FRAME_INPUT).load_pointer() + task["x"]
+    out = (frame + FRAME_OUTPUT).load_pointer() + task["out"]
+    scratch = fixed.pointer("scratch") + worker * fixed["scratch_bytes"]
+    copying = fixed["copying"].compare("!=", 0)
+    with code.when(copying):
+        _copy_once(code, frame, fixed, task, source, scratch, code.vector(dtype))
+    x = copying.choose(scratch + SCRATCH_HEAD, source)
+    partials = scratch + fixed["partial_at"]
+    kind = code.vector(dtype)
+    tile_room = code.stack(
+        kind.bytes * target.registers * (kind.lanes + 1)
+    )  # a transposition reads whole blocks of pixels
+    call = _Record(code.stack(size(TILE)), TILE)
+
+    def over_blocks(number):
+        block = _Record(fixed.pointer("blocks") + number * size(BLOCK), BLOCK)
+        for name in ("channels", "vectors", "bytes"):
+            call[name] = block[name]
+
+        def over_k(k):
+            bias = fixed.pointer("bias") + block["bias"]
+            first, last = k.compare("==", 0), (k + fixed["k_block"]).compare(">=", fixed["k_count"])
+
+            def over_positions(number):
+                position = _Record(fixed.pointer("positions") + number * size(POSITION), POSITION)
+                partial = partials + (number - task["position"]) * fixed["partial_bytes"]
+                call["start"] = first.choose(bias, partial)
+                call["start_step"] = first.choose(0, block["bytes"])
+                call["sums"] = last.choose(tile_room, partial)
+                call["x"] = x + block["x"] + position["x"]
+                call["out"] = out + block["out"] + position["out"]
+                _one_tile(code, fixed, block, position, call, k, last)
+
+            code.loop(task["position_end"], over_positions, start=task["position"])
+
+        code.loop(fixed["k_count"], over_k, step=fixed["k_block"])
+
+    code.loop(task["block_end"], over_blocks, start=task["block"])
+    code.finish()
+
+
+def _one_tile(code, fixed, block, position, call, k, last):
+    """Compute one tile over the block of k that begins at `k`, less what meets only padding, and store it after the last."""
+    begin = k.most(position["k"])
+    call["weights"] = fixed.pointer("weights") + block["weights"] + begin * block["bytes"]
+    call["offsets"] = fixed.pointer("offsets") + begin * 8
+    call["k_count"] = (k + fixed["k_block"]).least(position["k_end"]) - begin
+    kernel = fixed.pointer("kernels") + (position["kernel"] + block["kernel"]) * 8
+    code.call(kernel.load_pointer(), [fixed.at, call.at])
+    with code.when(last):
+        call["runs"], call["length"] = position["runs"], position["length"]
+        code.call(fixed.pointer("store"), [fixed.at, call.at])
+
+
+def _copy_once(code, frame, fixed, task, source, scratch, kind):
+    """Copy the task's part of the input into the worker's scratch, unless this call already did for this worker.
+
+    Zeros left and right of the data are there from the start; a row that lies outside of the image is filled with zeros.
+    """
+    key = task["key"] + ((frame + FRAME_SERIAL).load() << 32)
+    with code.when(scratch.load().compare("!=", key)):
+        scratch.store(key)
+        data = scratch + SCRATCH_HEAD + fixed["copy_at"] + task["shift_to"]
+
+        def over_slices(slice_number):
+            z = task["slice"] + slice_number
+
+            def over_rows(row_number):
+                y = task["row"] + row_number
+                inside = (z.compare(">=", 0) & z.compare("<", fixed["depth"])) & (
+                    y.compare(">=", 0) & y.compare("<", fixed["height"])
+                )
+                begin = source + task["shift_from"] + fixed["slice_from"] * z + fixed["row_from"] * y
+                end = data + fixed["slice_to"] * slice_number + fixed["row_to"] * row_number
+
+                def over_lines(line):
+                    here, there = begin + fixed["line_from"] * line, end + fixed["line_to"] * line
+                    _copy_line(
+                        code,
+                        here,
+                        there,
+                        inside.choose(task["length"], 0),
+                        task["length"],
+                        kind,
+                        fixed["line_from"] * LINES_AHEAD,
+                    )
+
+                code.loop(task["lines"], over_lines)
+
+            code.loop(fixed["copy_rows"], over_rows)
+
+        code.loop(fixed["copy_slices"], over_slices)
+
+
+def _copy_line(code, here, there, length, room, kind, ahead):
+    """Copy `length` elements and fill up with zeros to `room`, or to the end of the last vector."""
+
+    def whole(i):
+        code.prefetch(here + ahead + i * kind.itemsize)
+        (there + i * kind.itemsize).store((here + i * kind.itemsize).load(kind))
+
+    def masked(i):
+        at = i * kind.itemsize
+        (there + at).store((here + at).load(kind, code.mask(length - i, kind)))
+
+    full = (length >> kind.lanes.bit_length() - 1) * kind.lanes
+    code.loop(full, whole, step=kind.lanes)
+    code.loop(room, masked, start=full, step=kind.lanes)

@@ -1,0 +1,327 @@
+"""A thread pool in generated code: fork-join in a microsecond or two, without OpenMP and without Python in the workers.
+
+The caller publishes a job as one 64-bit word: its serial number above, the number of unclaimed tasks below.  Whoever takes part claims a task
+by decreasing the word with compare-and-swap, so a delayed worker holds nobody up, a claim can never fall into the wrong job, and
+the job is over when as many tasks were finished as published.  Idle workers watch the word for a short time and then sleep on a
+condition variable.  What a task computes must not depend on who runs it.
+
+Several Python threads may call at once: one gets the workers, the others run their tasks themselves.  A forked child starts
+its own workers when it first needs them.  Where there are no POSIX threads, everything runs on the calling thread.
+"""
+
+import atexit
+import ctypes
+import functools
+import os
+import sys
+import threading
+import warnings
+
+import numpy as np
+
+from convbench import settings
+
+from .compile import address
+from .target import target
+from .vector import INT, Code, Value
+
+#: How long an idle worker watches for the next job before it sleeps: longer than the Python between two layers of a network, shorter
+#: than anyone would notice on a busy machine.  Waking a sleeper costs 8 to 20 us: 256 x 256, k = 5 took 37 us with 50 us of watching
+#: and 20 us with 200 us or more (Zen 4, 2026-11).
+SPIN_NANOSECONDS = 200_000
+#: Looks at the job word between two looks at the clock; one pause takes 15-50 ns.
+SPINS_PER_CLOCK = 64
+MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
+
+# The pool's memory, in bytes; what several threads write has a cache line (or a pair of them) of its own.
+JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LOCK, WAKE, THREADS, PROCESSOR, HANDLES = (
+    128 * i for i in range(12)
+)
+MAX_WORKERS = 1023
+POOL_BYTES = HANDLES + 8 * (MAX_WORKERS + 1)
+#: Bytes of a set of processors (glibc's ``cpu_set_t``).
+PROCESSOR_SET_BYTES = 128
+LOW = (1 << 32) - 1
+
+# The head of a frame: what a call hands to its tasks (and the number of this call); the rest of it belongs to the kernel family.
+FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL = (8 * i for i in range(5))
+FRAME_HEAD = 5
+#: A NumPy array object keeps the address of its data right behind the object's head.
+ARRAY_DATA = object.__basicsize__
+
+
+def _get(pointer):
+    code = pointer.code
+    return Value(code, code.builder.load_atomic(pointer.ir, "seq_cst", 8, typ=INT))
+
+
+def _set(pointer, value):
+    code = pointer.code
+    code.builder.atomic_rmw("xchg", pointer.ir, code.value(value).ir, "seq_cst")
+
+
+def _add(pointer, value):
+    """Add to what `pointer` holds, and return what that was."""
+    code = pointer.code
+    return Value(code, code.builder.atomic_rmw("add", pointer.ir, code.value(value).ir, "seq_cst"))
+
+
+def _swap_if(pointer, old, new):
+    """Whether `pointer` held `old`, and now holds `new`."""
+    code = pointer.code
+    pair = code.builder.cmpxchg(pointer.ir, code.value(old).ir, code.value(new).ir, "seq_cst", "seq_cst")
+    return Value(code, code.builder.extract_value(pair, 1))
+
+
+def _no_task(pool):
+    return (_get(pool + JOB) & LOW).compare("==", 0)
+
+
+def _clock(code, time):
+    """Nanoseconds of a clock that only moves forward; `time` is scratch memory."""
+    code.external("clock_gettime", [code.int32(MONOTONIC_CLOCK), time])
+    return time.load() * 1_000_000_000 + (time + 8).load()
+
+
+def _drain(code, pool, worker):
+    """Claim and run tasks until none is left unclaimed."""
+
+    def claim():
+        job = _get(pool + JOB)
+        left = job & LOW
+        some = left.compare(">", 0)
+        with code.when(some):
+            with code.when(_swap_if(pool + JOB, job, job - 1)):
+                frame = (pool + FRAME).load_pointer()
+                code.call((pool + FUNCTION).load_pointer(), [frame, (frame + FRAME_TASKS).load() - left, worker])
+                _add(pool + DONE, 1)
+        return some
+
+    code.repeat(claim)
+
+
+def _watch(code, pool, time):
+    """Spin until there is a task, at most `SPIN_NANOSECONDS`; then sleep until there is one, or the end."""
+    deadline = _clock(code, time) + SPIN_NANOSECONDS
+
+    def spin(_):
+        with code.when(_no_task(pool)):
+            code.assembly(code.target.pause)
+
+    def look():
+        code.loop(SPINS_PER_CLOCK, spin)
+        return _no_task(pool) & _clock(code, time).compare("<", deadline)
+
+    def idle():
+        asleep = _no_task(pool) & _get(pool + STOP).compare("==", 0)
+        with code.when(asleep):
+            code.external("pthread_cond_wait", [pool + WAKE, pool + LOCK])
+        return asleep
+
+    code.repeat(look)
+    with code.when(_no_task(pool)):
+        code.external("pthread_mutex_lock", [pool + LOCK])
+        _add(pool + SLEEPERS, 1)
+        code.repeat(idle)
+        _add(pool + SLEEPERS, -1)
+        code.external("pthread_mutex_unlock", [pool + LOCK])
+
+
+def _write_worker(module):
+    """``void *worker(void *pool)``: the life of one worker thread."""
+    code = Code(module, "worker", target(), "p", result=True)
+    (pool,) = code.arguments
+    time = code.stack(16)
+    number = _add(pool + THREADS, 1) + 1
+
+    def live():
+        _watch(code, pool, time)
+        _drain(code, pool, number)
+        return _get(pool + STOP).compare("==", 0)
+
+    code.repeat(live)
+    code.finish(pool)
+
+
+def _make_way(code, pool):
+    """Keep the workers off the caller's processor, by their affinity, whenever the caller turns up on another one.
+
+    Linux likes to wake a thread on the processor that wakes it, where the caller keeps it waiting: on the two-core machine of
+    November 2026 a call after 12 ms of sleep took twice as long, and so did the next ones.  The processors left are those of
+    the caller's own affinity; where that is only one, setting the empty set fails, and nothing changes.
+    """
+    processor = code.widen(code.external("sched_getcpu", []))
+    moved = (pool + PROCESSOR).load().compare("!=", processor + 1)
+    with code.when(moved & processor.compare("<", 8 * PROCESSOR_SET_BYTES)):
+        (pool + PROCESSOR).store(processor + 1)
+        allowed = code.stack(PROCESSOR_SET_BYTES)
+        code.external("sched_getaffinity", [code.int32(0), code.value(PROCESSOR_SET_BYTES), allowed])
+        word = allowed + (processor >> 6) * 8
+        word.store(word.load() & ((code.value(1) << (processor & 63)) * -1 - 1))
+
+        def move(worker):
+            code.external(
+                "pthread_setaffinity_np",
+                [(pool + HANDLES + worker * 8).load(), code.value(PROCESSOR_SET_BYTES), allowed],
+            )
+
+        code.loop((pool + THREADS).load(), move)
+
+
+def _publish(code, pool, frame, tasks):
+    """Put up a job and wake the workers that sleep."""
+    if hasattr(ctypes.CDLL(None), "sched_getcpu"):
+        _make_way(code, pool)
+    (pool + FUNCTION).store((frame + FRAME_FUNCTION).load())
+    (pool + FRAME).store(frame)
+    _set(pool + DONE, 0)
+    serial = (_get(pool + JOB) >> 32) + 1
+    _set(pool + JOB, (serial << 32) + tasks)
+    with code.when(_get(pool + SLEEPERS).compare(">", 0)):
+        code.external("pthread_mutex_lock", [pool + LOCK])
+        code.external("pthread_cond_broadcast", [pool + WAKE])
+        code.external("pthread_mutex_unlock", [pool + LOCK])
+
+
+def _await(code, pool, tasks):
+    """Wait for the tasks that others claimed; give up the processor when it takes long, for they may be waiting for it."""
+
+    def unfinished():
+        return _get(pool + DONE).compare("<", tasks)
+
+    def spin(_):
+        with code.when(unfinished()):
+            code.assembly(code.target.pause)
+
+    def look():
+        code.loop(SPINS_PER_CLOCK, spin)
+        with code.when(unfinished()):
+            code.external("sched_yield", [])
+        return unfinished()
+
+    with code.when(unfinished()):
+        code.repeat(look)
+
+
+def _write_call(module):
+    """``void call(frame, x, out)``: take the arrays' addresses from the array objects and run the frame's tasks."""
+    code = Code(module, "call", target(), "ppp")
+    frame, x, out = code.arguments
+    pool = code.pointer(_pool.memory.ctypes.data)
+    (frame + FRAME_INPUT).store((x + ARRAY_DATA).load())
+    (frame + FRAME_OUTPUT).store((out + ARRAY_DATA).load())
+    (frame + FRAME_SERIAL).store((frame + FRAME_SERIAL).load() + 1)
+    tasks = (frame + FRAME_TASKS).load()
+    function = (frame + FRAME_FUNCTION).load_pointer()
+
+    def alone(task):
+        code.call(function, [frame, task, 0])
+
+    shared = tasks.compare(">", 1) & (pool + THREADS).load().compare(">", 0)
+    owned = code.stack(8)
+    owned.store(0)
+    with code.when(shared):
+        with code.when(_swap_if(pool + OWNER, 0, 1)):
+            owned.store(1)
+    with code.either(owned.load().compare("==", 1)) as (yes, no):
+        with yes:
+            _publish(code, pool, frame, tasks)
+            _drain(code, pool, code.value(0))
+            _await(code, pool, tasks)
+            _set(pool + OWNER, 0)
+        with no:
+            code.loop(tasks, alone)
+    code.finish()
+
+
+class _Pool:
+    """The workers of this process, and the memory that they share with callers."""
+
+    def __init__(self):
+        raw = np.zeros(POOL_BYTES + 128, np.uint8)
+        self.memory = raw[-raw.ctypes.data % 128 :][:POOL_BYTES].view(np.int64)
+        self.ended = False
+        self.reset()
+
+    def reset(self):
+        """Forget all workers: at first, and in a forked child, which has none of its parent's."""
+        self.memory[:] = 0
+        self.workers = []
+        self.lock = threading.Lock()
+        self.wanted = None
+        self.threads = 1
+
+    def start(self, wanted):
+        """Make `wanted` threads, the caller's included, out of those that are there."""
+        with self.lock:
+            if self.wanted == wanted:
+                return
+            self._stop()
+            if not self.ended and wanted > 1:
+                self._make(wanted - 1)
+            self.threads = max(wanted, 1)
+            self.wanted = wanted
+
+    def _make(self, count):
+        base = self.memory.ctypes.data
+        try:
+            system = ctypes.CDLL(None)
+            create, worker = system.pthread_create, address("worker", (), target(), _write_worker)
+            system.pthread_mutex_init(ctypes.c_void_p(base + LOCK), None)
+            system.pthread_cond_init(ctypes.c_void_p(base + WAKE), None)
+        except (AttributeError, TypeError, OSError):
+            return warnings.warn(
+                "convbench computes on one thread: this system has no POSIX threads", RuntimeWarning, stacklevel=4
+            )
+        for number in range(min(count, MAX_WORKERS)):
+            handle = ctypes.c_void_p.from_address(base + HANDLES + 8 * number)
+            if create(ctypes.byref(handle), None, ctypes.c_void_p(worker), ctypes.c_void_p(base)):
+                return warnings.warn(
+                    f"convbench computes on {len(self.workers) + 1} threads: the system makes no more",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+            self.workers.append(handle)
+
+    def _stop(self):
+        """End the workers; jobs under way are finished by their callers."""
+        if self.workers:
+            system, base = ctypes.CDLL(None), self.memory.ctypes.data
+            self.memory[STOP // 8] = 1
+            system.pthread_mutex_lock(ctypes.c_void_p(base + LOCK))
+            system.pthread_cond_broadcast(ctypes.c_void_p(base + WAKE))
+            system.pthread_mutex_unlock(ctypes.c_void_p(base + LOCK))
+            for handle in self.workers:
+                system.pthread_join(handle, None)
+        self.memory[STOP // 8] = self.memory[THREADS // 8] = self.memory[PROCESSOR // 8] = 0
+        self.workers = []
+
+    def end(self):
+        """At the interpreter's exit: no worker may run while it takes itself apart; later calls compute alone."""
+        with self.lock:
+            self.ended = True
+            self._stop()
+
+
+def ready():
+    """Make sure that as many workers as wanted wait for jobs, and return how many threads a job may meet.
+
+    A plan calls this before it computes.
+    """
+    wanted = settings.get_num_threads()
+    if _pool.wanted != wanted:
+        _pool.start(wanted)
+    return _pool.threads
+
+
+@functools.cache
+def caller():
+    """``call(frame_address, id(x), id(out))``: sets the frame's arrays and runs its tasks, on all threads if they are free."""
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    return kind(address("call", (), target(), _write_call))
+
+
+_pool = _Pool()
+atexit.register(_pool.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.reset)

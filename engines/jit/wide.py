@@ -1,0 +1,164 @@
+"""Direct convolution with vectors along the output width: images, depthwise and few channels per group.
+
+    y[n, o, z, y, x] = b[o] + sum over c, kz, ky, kx of  w[o, c, kz, ky, kx] * x[n, c, s z + d kz - p, s y + d ky - p, s x + d kx - p]
+
+A tile of vectors stands over several output rows, so that each input vector is loaded once for all the rows that it touches
+(`wide_kernel`); inputs are read where they lie, and what needs padding or has a column stride is first laid into a small patch in
+the cache.  It wins wherever vectors along the output channels would stay empty.
+"""
+
+import math
+
+import numpy as np
+
+from convbench import settings
+
+from . import parallel, wide_kernel, wide_layout, wide_planes
+from .compile import address
+from .target import target
+from .vector import Code
+from .wide_steps import Geometry
+
+DTYPES = ("float32", "float64")
+#: Multiply-adds below which the calling thread computes alone (128 x 128, k = 3: 5.0 us alone, 4.4 shared with a watching worker, 12.6 if
+#: the worker sleeps; Zen 4, 2026-11).
+SMALL = 150_000
+#: Tasks per thread: few enough to cost nothing, enough to even out a disturbed core.
+TASKS_PER_THREAD = 8
+#: Bytes; patches of two threads do not share one.
+CACHE_LINE = 64
+#: Longer rows could not be masked with 32-bit lane numbers.
+MAX_WIDTH = 1 << 30
+
+
+def why_unsupported(spec):
+    """Why the wide family does not compute `spec`; None if it does."""
+    if spec.dtype not in DTYPES:
+        return f"vectors along the width are written for {' and '.join(DTYPES)}, not {spec.dtype}"
+    if spec.memory_format != "channels_first":
+        return f"vectors along the width need rows in one piece, not memory format {spec.memory_format}"
+    if max(spec.spatial) * max(spec.stride) > MAX_WIDTH:
+        return f"a dimension of {max(spec.spatial)} is longer than {MAX_WIDTH}"
+    return None
+
+
+class WidePlan:
+    """One convolution, ready to run.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+        `why_unsupported` must be None for it.
+    weight : ndarray [out_channels, in_channels / groups, *kernel]
+        Packed here, not referenced later.
+    bias : ndarray [out_channels], optional
+    isa : str, optional
+        Instruction set level, as `target` takes it.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of packed weights, tables and scratch.
+
+    Notes
+    -----
+    Sums run in the same order whatever the number of threads, so results do not depend on it, to the bit.  Concurrent calls are
+    safe; each takes scratch of its own.
+    """
+
+    def __init__(self, spec, weight, bias=None, *, isa=None):
+        machine, geometry = target(isa), Geometry.of(spec)
+        weight = np.asarray(weight, spec.dtype).reshape(-1, geometry.channels, *geometry.kernel)
+        bias = np.zeros(len(weight), spec.dtype) if bias is None else np.array(bias, spec.dtype)
+        work = geometry.batch * math.prod(geometry.out) * weight.size
+        threads = 1 if work < SMALL else settings.get_num_threads()
+        prepare = wide_planes.prepare if wide_planes.suits(geometry, machine) else _prepare_rows
+        task, names, words, blocks, scratch_bytes, self._arrays = prepare(geometry, machine, weight, bias)
+        self._tasks = min(blocks, threads * TASKS_PER_THREAD) if threads > 1 else 1
+        self._scratch_bytes = -(-scratch_bytes // CACHE_LINE) * CACHE_LINE + 2 * CACHE_LINE
+        words.update({name: array.ctypes.data for name, array in self._arrays.items()})
+        words.update(tasks=self._tasks, scratch_bytes=self._scratch_bytes, scratch=0)
+        self._words = np.array([0] * parallel.FRAME_HEAD + [words[name] for name in names], np.int64)
+        self._words[[parallel.FRAME_FUNCTION // 8, parallel.FRAME_TASKS // 8]] = task, self._tasks
+        self._scratch_word = parallel.FRAME_HEAD + names.index("scratch")
+        self._call = parallel.caller()
+        self._frames = [self._new_frame(1)]
+
+    def _new_frame(self, threads):
+        """What one call at a time owns: its words' address, the threads it has scratch for, the words and the scratch."""
+        scratch = np.empty(self._scratch_bytes * threads + CACHE_LINE, np.uint8)
+        words = self._words.copy()
+        words[self._scratch_word] = scratch.ctypes.data + -scratch.ctypes.data % CACHE_LINE
+        return words.ctypes.data, threads, words, scratch
+
+    @property
+    def nbytes(self):
+        """Bytes that the plan holds."""
+        frames = (array for frame in self._frames for array in frame[2:])
+        return sum(array.nbytes for array in (*self._arrays.values(), *frames))
+
+    def __call__(self, x, out):
+        """Compute the convolution of `x` into `out`, both C-contiguous in NC... order; nothing is checked."""
+        threads = parallel.ready() if self._tasks > 1 else 1
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = self._new_frame(threads)
+        if frame[1] < threads:
+            frame = self._new_frame(threads)
+        self._call(frame[0], id(x), id(out))
+        self._frames.append(frame)
+
+
+def _prepare_rows(geometry, machine, weight, bias):
+    """Everything that a frame needs: (task function's address, words, blocks, scratch bytes, arrays to keep)."""
+    g, size = geometry, geometry.itemsize
+    layout, steps = wide_layout.design(g, machine)
+    arrays = dict(weights=steps.pack(weight), bias=bias, block_table=wide_layout.block_table(layout, steps))
+    arrays.update(wide_layout.offset_tables(layout, steps))
+    blocks = len(arrays["block_table"])
+    outputs = g.outputs if g.batch * g.groups * blocks >= wide_layout.BLOCKS_WANTED else 1
+    images = arrays["image_table"] = wide_layout.image_table(layout, steps, outputs)
+    pitch, staged_pitch, out_pitch = layout.pitches
+    words = dict(
+        blocks=blocks,
+        images=len(images),
+        outputs=outputs,
+        out_step=math.prod(g.out) * size,
+        itemsize=size,
+        tile=_tile(machine, g.dtype, layout.rows, steps.heights, layout.fold),
+        stage=_stage(machine, g.dtype, g.stride[2]),
+        channels=g.channels,
+        channel_step=math.prod(g.size) * size,
+        depth_step=g.dilation[0] * g.size[1] * g.size[2] * size,
+        staged_rows=layout.staged_rows,
+        source_pitch=g.dilation[1] * g.size[2] * size,
+        stage_pitch=layout.stage_pitch * size,
+        stage_plane=layout.stage_plane * size,
+        phase_pitch=layout.phase_pitch * size,
+        weights_step=arrays["weights"].strides[0],
+        pitch=pitch * size,
+        staged_pitch=staged_pitch * size,
+        out_pitch=out_pitch * size,
+    )
+    return _task(machine), wide_kernel.FRAME, words, blocks * len(images), layout.stage_size * size, arrays
+
+
+def _tile(machine, dtype, rows, heights, fold):
+    def write(module):
+        wide_kernel.write_tile(Code(module, "tile", machine, "p" * 3 + "pip" * 2 + "i" * 4), dtype, rows, heights, fold)
+
+    return address("tile", (dtype, rows, heights, fold), machine, write)
+
+
+def _stage(machine, dtype, stride):
+    def write(module):
+        wide_kernel.write_stage(Code(module, "stage", machine, "pp" + "i" * 9), dtype, stride)
+
+    return address("stage", (dtype, stride), machine, write)
+
+
+def _task(machine):
+    return address(
+        "task", ("wide",), machine, lambda module: wide_kernel.write_task(Code(module, "task", machine, "pii"))
+    )

@@ -1,0 +1,356 @@
+"""Generators of the wide family: the tile that computes, the stage that lays a padded patch into the cache, the task that runs both.
+
+The tile holds ``rows`` vectors of outputs, one above the other, and walks a list of *steps*.  A step is an address and ``height``
+weights of one kernel column: input row i, loaded once, is multiplied into every output row r that it touches,
+
+    sum[r] += weight[i - r] * input[i],        i = 0 ... rows + height - 2,
+
+so ``rows * height`` multiply-adds cost ``rows + height - 1`` loads of inputs and ``height`` of weights.  Kernel columns, input
+channels, kernel depths and pieces of tall kernels are further steps: the code does not depend on the size of the kernel.
+"""
+
+from llvmlite import ir
+
+from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .vector import Kind, Value
+
+#: Rows between a row being staged and the one that is fetched meanwhile: those of the next band (4096 x 4096, k = 3: 5.1-5.3 ms against
+#: 5.6 without; nothing lost where images fit the caches; Zen 4, 2026-11).
+ROWS_AHEAD = 8
+#: Strides above this are staged element by element: the shuffles would grow with the square of the stride.
+MAX_SHUFFLED_STRIDE = 8
+
+#: Words of a frame behind its head: what all tasks of a plan share.
+FRAME = (
+    "tasks",
+    "blocks",
+    "block_table",
+    "images",
+    "image_table",
+    "outputs",
+    "out_step",
+    "tile",
+    "stage",
+    "scratch",
+    "scratch_bytes",
+    "channels",
+    "channel_step",
+    "depth_step",
+    "staged_rows",
+    "source_pitch",
+    "stage_pitch",
+    "stage_plane",
+    "phase_pitch",
+    "bias",
+    "weights",
+    "weights_step",
+    "offsets_a",
+    "offsets_b",
+    "staged_offsets_a",
+    "staged_offsets_b",
+    "pitch",
+    "staged_pitch",
+    "out_pitch",
+    "itemsize",
+)
+#: Words of an entry of the image table: one image, group and range of output channels.
+IMAGE = ("source", "out", "weights", "bias")
+#: Words of an entry of the block table: one rectangle of an output image.
+BLOCK = (
+    "source",
+    "out",
+    "rows",
+    "columns",
+    "staged",
+    "first_a",
+    "count_a",
+    "skip_a",
+    "first_b",
+    "count_b",
+    "skip_b",
+    "depth_first",
+    "depth_count",
+    "row_low",
+    "row_high",
+    "column_low",
+    "column_high",
+    "vectors",
+    "last",
+)
+
+
+def _pick(code, condition, yes, no):
+    return Value(code, code.builder.select(condition.ir, yes.ir, no.ir))
+
+
+def _lane_numbers(code, kind):
+    numbers = ir.VectorType(ir.IntType(32), kind.lanes)
+    return Value(code, ir.Constant(numbers, list(range(kind.lanes))))
+
+
+def _inside(code, first, low, high, kind):
+    """Mask of the lanes whose number, counted from `first`, lies in [low, high)."""
+
+    def narrow(value):
+        short = Value(code, code.builder.trunc(value.ir, ir.IntType(32)))
+        return code.splat(short, Kind("int32", kind.lanes))
+
+    shifted = _lane_numbers(code, kind) + narrow(first - low)
+    return Value(code, code.builder.icmp_unsigned("<", shifted.ir, narrow(high - low).ir))
+
+
+def write_tile(code, dtype, rows, heights, fold):
+    """Body of ``tile(source, out, bias, offsets_a, count_a, weights_a, offsets_b, count_b, weights_b, pitch, out_pitch, rows, columns)``.
+
+    With `fold`, output row r is the r-th vector of one long row, and a tile advances by all of them.
+    """
+    kind = code.vector(dtype)
+    source, out, bias, *lists, pitch, out_pitch, valid_rows, columns = code.arguments
+    reach = kind.lanes * (rows if fold else 1)
+
+    def steps(sums, height, offsets, count, weights, at):
+        def step(n, weight, *sums):
+            sums = list(sums)
+            taps = [(weight + k * kind.itemsize).broadcast(kind) for k in range(height)]
+            line = at + (offsets + n * 8).load()
+            for i in range(rows + height - 1):
+                loaded = line.load(kind)
+                for k in range(max(0, i - rows + 1), min(height, i + 1)):
+                    sums[i - k] = sums[i - k].fma(loaded, taps[k])
+                line = line + pitch
+            return weight + height * kind.itemsize, *sums
+
+        return code.loop(count, step, (weights, *sums))[1:]
+
+    def tile(x):
+        sums = [bias.broadcast(kind)] * rows
+        for height, (offsets, count, weights) in zip(heights, (lists[:3], lists[3:])):
+            if height:
+                sums = steps(sums, height, offsets, count, weights, source + x * kind.itemsize)
+        _store(code, sums, out + x * kind.itemsize, out_pitch, valid_rows, columns - x, kind, fold)
+
+    code.loop(columns, tile, step=reach)
+    code.finish()
+
+
+def _store(code, sums, out, out_pitch, valid_rows, columns, kind, fold):
+    """Store the tile, masked where it reaches over the end."""
+    rows = len(sums)
+    reach = kind.lanes * (rows if fold else 1)
+    whole = columns.compare(">=", reach) & valid_rows.compare("==", rows)
+    with code.either(whole) as (yes, no):
+        with yes:
+            line = out
+            for total in sums:
+                line.store(total)
+                line = line + out_pitch
+        with no:
+            line = out
+            for r, total in enumerate(sums):
+                left = columns - (r * kind.lanes if fold else 0)
+                with code.when(valid_rows.compare(">", r)):
+                    line.store(total, code.mask(left, kind))
+                line = line + out_pitch
+
+
+def write_stage(code, dtype, stride):
+    """Body of ``stage(source, to, rows, row_low, row_high, source_pitch, to_pitch, low, high, vectors, phase_pitch)``.
+
+    Row j of the patch is the source's row, zero outside [row_low, row_high) and outside columns [low, high).  Column
+    ``stride * q + p`` goes to element q of phase p, so that every tap of a strided convolution reads contiguous vectors.
+    """
+    kind = code.vector(dtype)
+    source, to, rows, row_low, row_high, source_pitch, to_pitch, low, high, vectors, phase_pitch = code.arguments
+
+    def clear(j):
+        def phase(p):
+            code.loop(vectors, lambda q: (to + j * to_pitch + p * phase_pitch + q * kind.bytes).store(code.zero(kind)))
+
+        code.loop(stride, phase)
+
+    code.loop(row_low, clear)
+    code.loop(rows, clear, start=row_high)
+    to, source, count = to + row_low * to_pitch, source + row_low * source_pitch, row_high - row_low
+    if stride > MAX_SHUFFLED_STRIDE:
+
+        def spread(j):
+            _stage_elements(
+                code,
+                source + j * source_pitch,
+                to + j * to_pitch,
+                vectors * kind.lanes,
+                low,
+                high,
+                phase_pitch,
+                kind,
+                stride,
+            )
+
+        code.loop(count, spread)
+        return code.finish()
+    block = stride * kind.lanes
+    first = ((low + (block - 1)) // block).least(vectors)
+    last = (high // block).least(vectors)
+    last = last.compare("<", first).choose(first, last)
+
+    def edge(q):
+        masks = [_inside(code, q * block + v * kind.lanes, low, high, kind) for v in range(stride)]
+        code.loop(
+            count, lambda j: _stage_vectors(source + j * source_pitch, to + j * to_pitch, q, phase_pitch, kind, masks)
+        )
+
+    def row(j):
+        line, to_line = source + j * source_pitch, to + j * to_pitch
+        ahead = line + source_pitch * ROWS_AHEAD
+
+        def whole(q):
+            code.prefetch(ahead + q * (stride * kind.bytes))
+            _stage_vectors(line, to_line, q, phase_pitch, kind, [None] * stride)
+
+        code.loop(last, whole, start=first)
+
+    code.loop(first, edge)
+    code.loop(vectors, edge, start=last)
+    code.loop(count, row)
+    code.finish()
+
+
+def _stage_vectors(source, to, q, phase_pitch, kind, masks):
+    """As many vectors from the source as there are masks, sorted by phase."""
+    source = source + q * (len(masks) * kind.bytes)
+    loaded = [(source + v * kind.bytes).load(kind, mask) for v, mask in enumerate(masks)]
+    for phase, vector in enumerate(_deinterleave(loaded, kind.lanes)):
+        (to + phase_pitch * phase + q * kind.bytes).store(vector)
+
+
+def _deinterleave(vectors, lanes):
+    """Element ``stride * q + p`` of the concatenated vectors as lane q of result p."""
+    stride = len(vectors)
+    if stride == 1:
+        return vectors
+    results = []
+    for phase in range(stride):
+        wanted = [divmod(stride * q + phase, lanes) for q in range(lanes)]
+        result = vectors[0].shuffle(vectors[1], [lane + lanes * (v == 1) if v < 2 else 0 for v, lane in wanted])
+        for number in range(2, stride):
+            result = result.shuffle(
+                vectors[number], [lanes + lane if v == number else q for q, (v, lane) in enumerate(wanted)]
+            )
+        results.append(result)
+    return results
+
+
+def _stage_elements(code, source, to, count, low, high, phase_pitch, kind, stride):
+    """One element at a time, for strides that are too long to shuffle."""
+
+    def phase(p):
+        def element(q):
+            x = q * stride + p
+            at = to + p * phase_pitch + q * kind.itemsize
+            at.store(code.zero(kind.scalar))
+            with code.when(x.compare(">=", low) & x.compare("<", high)):
+                at.store((source + x * kind.itemsize).load(kind.scalar))
+
+        code.loop(count, element)
+
+    code.loop(stride, phase)
+
+
+def write_task(code):
+    """Body of ``task(frame, index, worker)``: an even share of the blocks of all images."""
+    frame, index, worker = code.arguments
+
+    def get(pointer, names, name, start=0):
+        return (pointer + 8 * (start + names.index(name))).load()
+
+    shared = {name: get(frame, FRAME, name, FRAME_HEAD) for name in FRAME}
+    total = shared["images"] * shared["blocks"]
+    scratch = _pointer(code, shared["scratch"]) + worker * shared["scratch_bytes"]
+
+    def item(n, image_at, block_at):
+        image = {name: get(image_at, IMAGE, name) for name in IMAGE}
+        block = {name: get(block_at, BLOCK, name) for name in BLOCK}
+        source = (frame + FRAME_INPUT).load_pointer() + image["source"] + block["source"]
+        out = (frame + FRAME_OUTPUT).load_pointer() + image["out"] + block["out"]
+        staged = block["staged"].compare("!=", 0)
+        with code.when(staged):
+            _stage_patch(code, shared, block, source, scratch)
+        _compute_block(code, shared, image, block, _pick(code, staged, scratch, source), out, staged)
+        last = block["last"].compare("!=", 0)
+        first_block = _pointer(code, shared["block_table"])
+        return _pick(code, last, image_at + 8 * len(IMAGE), image_at), _pick(
+            code, last, first_block, block_at + 8 * len(BLOCK)
+        )
+
+    first = index * total // shared["tasks"]
+    image_at = _pointer(code, shared["image_table"]) + first // shared["blocks"] * (8 * len(IMAGE))
+    block_at = _pointer(code, shared["block_table"]) + first % shared["blocks"] * (8 * len(BLOCK))
+    code.loop((index + 1) * total // shared["tasks"], item, (image_at, block_at), start=first)
+    code.finish()
+
+
+def _pointer(code, address):
+    return Value(code, code.builder.inttoptr(address.ir, code.arguments[0].ir.type))
+
+
+def _stage_patch(code, shared, block, source, scratch):
+    """Every channel and kernel depth of the block's inputs into the scratch."""
+
+    def depth(z):
+        def channel(c):
+            at = source + z * shared["depth_step"] + c * shared["channel_step"]
+            to = scratch + (z * shared["channels"] + c) * shared["stage_plane"]
+            code.call(
+                _pointer(code, shared["stage"]),
+                [
+                    at,
+                    to,
+                    shared["staged_rows"],
+                    block["row_low"],
+                    block["row_high"],
+                    shared["source_pitch"],
+                    shared["stage_pitch"],
+                    block["column_low"],
+                    block["column_high"],
+                    block["vectors"],
+                    shared["phase_pitch"],
+                ],
+            )
+
+        code.loop(shared["channels"], channel)
+
+    code.loop(block["depth_first"] + block["depth_count"], depth, start=block["depth_first"])
+
+
+def _compute_block(code, shared, image, block, source, out, staged):
+    """The block of every output channel of the image."""
+
+    def table(name, first):
+        chosen = _pick(code, staged, shared["staged_offsets_" + name], shared["offsets_" + name])
+        return _pointer(code, chosen) + first * 8
+
+    weights, bias = _pointer(code, shared["weights"]) + image["weights"], _pointer(code, shared["bias"]) + image["bias"]
+    pitch = _pick(code, staged, shared["staged_pitch"], shared["pitch"])
+
+    def output(o):
+        weight = weights + o * shared["weights_step"]
+        code.call(
+            _pointer(code, shared["tile"]),
+            [
+                source,
+                out + o * shared["out_step"],
+                bias + o * shared["itemsize"],
+                table("a", block["first_a"]),
+                block["count_a"],
+                weight + block["skip_a"],
+                table("b", block["first_b"]),
+                block["count_b"],
+                weight + block["skip_b"],
+                pitch,
+                shared["out_pitch"],
+                block["rows"],
+                block["columns"],
+            ],
+        )
+
+    code.loop(shared["outputs"], output)

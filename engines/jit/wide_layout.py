@@ -1,0 +1,309 @@
+"""Where everything lies: tiles, patches and blocks of a plan of the wide family, and the tables that its generated tasks read.
+
+A `Layout` says how a tile lies in the image and in a staged patch.  `block_table` cuts one output image into rectangles and says for
+each what it reads, what it must stage and which steps it may skip; `image_table` says where each image and group begins.
+"""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from .wide_kernel import BLOCK, IMAGE
+from .wide_steps import (
+    KZ,
+    REGISTERS_PER_TAP,
+    Geometry,
+    Steps,
+    choose_rows,
+    strands,
+)
+
+#: Image rows of a tile at most: with more, inputs and outputs crowd the first-level cache (richardson_lucy 256 x 256 x 32, k = 5: 3.1 ms
+#: with 16 rows, 3.5 with 24; alexnet:conv1 2.3 with 14, 4.0 with 19).
+ROWS = 16
+#: Rows of a tile at most where each lies on a memory page of its own: more would exhaust the hardware's prefetchers and, where they
+#: fall on the same cache sets, push each other out (1024 x 1024, k = 3: 0.16 ms with 8 rows, 0.21 with 16, 0.26 with 24; Zen 4, 2026-11).
+ROWS_ON_PAGES = 8
+PAGE = 4096
+#: Rows that may share a set of the first-level cache before they are copied into a patch that spreads them (same image read in place: 0.93 ms).
+ROWS_PER_SET = 4
+CACHE_LINE = 64
+#: Output columns of one block where vectors follow each other in one row: short enough to share one signal between threads.
+FOLDED_COLUMNS = 2048
+#: Blocks that a problem should have, so that threads can share it, as long as tiles keep `ROWS_ON_PAGES` rows.
+BLOCKS_WANTED = 16
+#: A staged patch stays under this, half of the smallest L2 cache in use (64 to 256 KiB measured alike).
+STAGE_BYTES = 128 << 10
+#: Registers that a tile needs besides its sums and weights: the input vector, and one to spare.
+SPARE_REGISTERS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Tile shape and addresses of one plan, all in elements.
+
+    Attributes
+    ----------
+    lanes, rows : int
+        The tile: `rows` vectors of `lanes`.
+    fold : bool
+        Whether the vectors of a tile follow each other in one image row.
+    columns : int
+        Output columns that one staged patch serves.
+    """
+
+    geometry: Geometry
+    lanes: int
+    rows: int
+    fold: bool
+    columns: int
+
+    @property
+    def reach(self):
+        """Output columns of one tile."""
+        return self.lanes * (self.rows if self.fold else 1)
+
+    @property
+    def tile_step(self):
+        """Output rows from one row of a tile to the next."""
+        return 1 if self.fold else self.geometry.row_unit // self.geometry.stride[1]
+
+    @property
+    def staged_step(self):
+        """Staged rows (one every `dilation` input rows) from one row of a tile to the next."""
+        return self.geometry.row_unit // self.geometry.dilation[1]
+
+    @property
+    def shift(self):
+        """Elements from the first tap of a row to the last, in a staged row."""
+        g = self.geometry
+        return g.dilation[2] * (g.kernel[2] - 1) // g.stride[2]
+
+    @property
+    def staged_rows(self):
+        """Rows of a staged patch."""
+        return (0 if self.fold else self.rows - 1) * self.staged_step + self.geometry.kernel[1]
+
+    @functools.cached_property
+    def phase_pitch(self):
+        """Elements of one column phase of a staged row: an odd number of vectors, so that rows do not share a cache set."""
+        most = -(-self.columns // self.reach) * self.reach + self.shift
+        return (-(-most // self.lanes) | 1) * self.lanes
+
+    def patch_columns(self):
+        """Output columns of a patch that stays within `STAGE_BYTES`, all patches of a row about equal."""
+        g = self.geometry
+        lines = self.staged_rows * g.kernel[0] * g.channels * g.stride[2]
+        most = max(self.reach, STAGE_BYTES // g.itemsize // lines - self.shift - 2 * self.lanes)
+        if self.fold:
+            most = self.reach if self.shift > self.reach else min(most, max(self.reach, FOLDED_COLUMNS))
+        patches = -(-g.out[2] // most)
+        return -(-g.out[2] // (patches * self.reach)) * self.reach
+
+    @property
+    def stage_pitch(self):
+        """Elements of a staged row."""
+        return self.phase_pitch * self.geometry.stride[2]
+
+    @property
+    def stage_plane(self):
+        """Elements of a staged patch of one channel."""
+        return self.staged_rows * self.stage_pitch
+
+    @property
+    def stage_size(self):
+        """Elements of the whole scratch; one vector more, since the last tile may read over a row's end."""
+        return self.stage_plane * self.geometry.kernel[0] * self.geometry.channels + self.lanes
+
+    @property
+    def pitches(self):
+        """Elements from one row of a tile to the next: in the image, in a staged patch, in the output."""
+        g = self.geometry
+        if self.fold:
+            return self.lanes, self.lanes, self.lanes
+        return g.row_unit * g.size[2], self.staged_step * self.stage_pitch, self.tile_step * g.out[2]
+
+    def offsets(self, taps):
+        """Addresses of steps in the image and in a staged patch."""
+        g = self.geometry
+        channel, kz, ky, kx = taps[:, 0].T
+        depth, height, width = g.size
+        shift, phase = np.divmod(g.dilation[2] * kx, g.stride[2])
+        image = ((channel * depth + kz * g.dilation[0]) * height + ky * g.dilation[1]) * width + kx * g.dilation[2]
+        staged = (
+            (kz * g.channels + channel) * self.stage_plane + ky * self.stage_pitch + phase * self.phase_pitch + shift
+        )
+        return image, staged
+
+    def inside(self):
+        """Output columns [first, last) whose tiles, of `reach` columns each, need not be staged."""
+        g = self.geometry
+        if g.stride[2] > 1:
+            return 0, 0
+        low, span = g.low[2], g.dilation[2] * (g.kernel[2] - 1)
+        first = -(-low // self.reach) * self.reach
+        last = (g.size[2] - span + low) // self.reach * self.reach
+        return (first, min(last, g.out[2])) if last > first else (0, 0)
+
+    def reads_in_place(self):
+        """Whether tiles without padding read the image where it lies: rows at such distances that the cache can hold them together."""
+        g = self.geometry
+        if g.stride[2] > 1:
+            return False
+        rows = 1 if self.fold else self.staged_rows
+        lines = np.arange(rows) * (g.dilation[1] * g.size[2] * g.itemsize) // CACHE_LINE
+        return int(np.bincount(lines % (PAGE // CACHE_LINE)).max()) <= ROWS_PER_SET
+
+    def segments(self, direct):
+        """Column ranges (first, last, staged) of a band of rows."""
+        first, last = self.inside() if direct else (0, 0)
+        piece = self.columns if self.fold else max(last - first, 1)
+        parts = (
+            (0, first, self.columns, True),
+            (first, last, piece, False),
+            (last, self.geometry.out[2], self.columns, True),
+        )
+        return [
+            (x, min(x + length, stop), staged)
+            for start, stop, length, staged in parts
+            for x in range(start, stop, length)
+        ]
+
+    def bands(self):
+        """Starts and lengths of the bands of output rows that one tile covers, as pairs (first row, rows)."""
+        height = self.geometry.out[1]
+        if self.fold:
+            return [(y, 1) for y in range(height)]
+        step = self.tile_step
+        return [
+            (y, min(self.rows, -(-(height - y) // step)))
+            for first in range(min(step, height))
+            for y in range(first, height, step * self.rows)
+        ]
+
+    def rectangles(self, direct):
+        """Rectangles (first row, rows, first column, stop column, staged) that cover one output plane, in the order of memory."""
+        g = self.geometry
+        reach = (self.staged_rows - 1) * g.dilation[1]  # input rows that a whole tile spans
+        found = []
+        for y, rows in self.bands():
+            top = y * g.stride[1] - g.low[1]
+            within = direct and top >= 0 and top + reach < g.size[1]
+            found += [(y, rows, *segment) for segment in self.segments(within)]
+        return found
+
+
+def skippable(layout, taps, rectangle):
+    """First step of `taps` that a rectangle needs, and how many from there: the others would read only padding."""
+    g = layout.geometry
+    y, _, x, stop, _ = rectangle
+    if not len(taps) or g.kernel[0] > 1 or (layout.fold and g.channels > 1):
+        return 0, len(taps)
+    axis, start, extent = (
+        (2, x, -(-(stop - x) // layout.reach) * layout.reach)
+        if layout.fold
+        else (1, y, (layout.rows - 1) * layout.tile_step + 1)
+    )
+    first = start * g.stride[axis] - g.low[axis] + taps[:, 0, KZ + axis] * g.dilation[axis]
+    last = first + (taps[:, -1, KZ + axis] - taps[:, 0, KZ + axis]) * g.dilation[axis] + (extent - 1) * g.stride[axis]
+    needed = np.flatnonzero((last >= 0) & (first < g.size[axis]))
+    return (needed[0], needed[-1] + 1 - needed[0]) if len(needed) else (0, 0)
+
+
+def design(geometry, target):
+    """Layout and steps for `geometry`: how tall a tile is, which way it lies, and how much of a row one patch holds."""
+    lanes = target.lanes(geometry.dtype)
+    fold = geometry.kernel[1] == 1 and (geometry.out[1] == 1 or geometry.out[2] > lanes and geometry.kernel[2] > 1)
+    longest = max(map(len, strands(geometry, lanes, fold)))
+    limit = min(longest, target.registers // REGISTERS_PER_TAP)
+    tile_step = 1 if fold else geometry.row_unit // geometry.stride[1]
+    extent = -(-geometry.out[2] // lanes) if fold else -(-geometry.out[1] // tile_step)
+    images = geometry.batch * geometry.groups * geometry.out[0]
+    most = min(target.registers - SPARE_REGISTERS - limit, max(ROWS_ON_PAGES, -(-extent * images // BLOCKS_WANTED)))
+    if not fold:
+        most = min(most, ROWS_ON_PAGES if tile_step * geometry.out[2] * geometry.itemsize >= PAGE else ROWS)
+    rows = choose_rows(extent, most)
+    layout = Layout(geometry, lanes, rows, fold, 1)
+    return dataclasses.replace(layout, columns=layout.patch_columns()), Steps(geometry, lanes, fold, rows, limit)
+
+
+def _depths(g):
+    """For each output plane the first kernel depth inside the image, and how many from there."""
+    near = np.arange(g.out[0])[:, None] * g.stride[0] - g.low[0]
+    first = np.clip(-(near // g.dilation[0]), 0, g.kernel[0])
+    stop = np.clip(-((near - g.size[0]) // g.dilation[0]), first, g.kernel[0])
+    return first, stop - first
+
+
+def _step_columns(layout, steps, rectangles):
+    """The columns of a block table that say which steps to take."""
+    g, columns, passed = layout.geometry, {}, 0
+    depth_first, depth_count = _depths(g)
+    for name, taps, height in zip("ab", steps.taps, steps.heights):
+        if g.kernel[0] > 1:
+            first, count = (depths * (len(taps) // g.kernel[0]) for depths in (depth_first, depth_count))
+        else:
+            first, count = np.array([skippable(layout, taps, rectangle) for rectangle in rectangles]).T
+            count = count * depth_count
+        columns["first_" + name], columns["count_" + name] = first, count
+        columns["skip_" + name] = (passed + first * height) * g.itemsize
+        passed += len(taps) * height
+    return columns
+
+
+def block_table(layout, steps):
+    """The table of `BLOCK` entries of one image: every rectangle in every output plane, addresses in bytes."""
+    g = layout.geometry
+    rectangles = layout.rectangles(layout.reads_in_place())
+    y, rows, x, stop, staged = np.array(rectangles, np.int64).T
+    z = np.arange(g.out[0])[:, None]
+    plane, row, column = (place * stride - low for place, stride, low in zip((z, y, x), g.stride, g.low))
+    columns = _step_columns(layout, steps, rectangles)
+    columns["depth_first"], columns["depth_count"] = _depths(g)
+    columns.update(
+        source=((plane * g.size[1] + row) * g.size[2] + column) * g.itemsize,
+        out=((z * g.out[1] + y) * g.out[2] + x) * g.itemsize,
+        rows=layout.rows if layout.fold else rows,
+        columns=stop - x,
+        staged=staged,
+        row_low=np.clip(-(row // g.dilation[1]), 0, layout.staged_rows),
+        row_high=np.clip(-((row - g.size[1]) // g.dilation[1]), 0, layout.staged_rows),
+        column_low=np.maximum(-column, 0),
+        column_high=np.maximum(g.size[2] - column, 0),
+        vectors=-(-(stop - x + layout.shift) // layout.lanes),
+        last=0,
+    )
+    table = np.zeros((g.out[0], len(rectangles), len(BLOCK)), np.int64)
+    for n, name in enumerate(BLOCK):
+        table[..., n] = columns[name]
+    table[-1, -1, BLOCK.index("last")] = 1
+    return table.reshape(-1, len(BLOCK))
+
+
+def image_table(layout, steps, per_task):
+    """The table of `IMAGE` entries: every image, group and run of `per_task` output channels of a group, addresses in bytes."""
+    g = layout.geometry
+    image, group, part = np.indices((g.batch, g.groups, g.outputs // per_task)).reshape(3, -1)
+    channel = group * g.outputs + part * per_task
+    taps = sum(len(some) * height for some, height in zip(steps.taps, steps.heights))
+    table = np.zeros((len(image), len(IMAGE)), np.int64)
+    for name, value in [
+        ("source", (image * g.groups + group) * g.channels * math.prod(g.size)),
+        ("out", (image * g.groups * g.outputs + channel) * math.prod(g.out)),
+        ("weights", channel * taps),
+        ("bias", channel),
+    ]:
+        table[:, IMAGE.index(name)] = value * g.itemsize
+    return table
+
+
+def offset_tables(layout, steps):
+    """Step addresses in bytes, by the names that the frame has for them."""
+    tables = {}
+    for name, taps in zip("ab", steps.taps):
+        image, staged = layout.offsets(taps)
+        tables["offsets_" + name] = image * layout.geometry.itemsize
+        tables["staged_offsets_" + name] = staged * layout.geometry.itemsize
+    return tables
