@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 ASSUMED_HERTZ = 3.5e9  # where the system tells no clock rate; only ratios between engines matter
-FMA_PIPES = 2  # vector multiply-adds started per cycle and core, on every mainstream core since 2013
+FMA_PIPES = 2  # vector multiply-adds started per cycle and core, on every mainstream core since 2013 ...
+HALVED = ("AuthenticAMD", 25, 64)  # ... but Zen 4 (family 25) works on 64-byte vectors in two halves
 BYTES_PER_SECOND_PER_CORE = 12e9  # a copy's read + write on a 2-core Zen 5 VM was 24 GB/s (2026-11)
 CALL_SECONDS = 2e-6  # one planned call from Python, any engine
 SCALAR_FLOPS = 1e9  # compiled loops that no one vectorised
@@ -36,6 +37,8 @@ class Machine:
         Threads that engines are asked to use.
     vector_bytes : int
         Bytes of a vector register.
+    fma_pipes : int
+        Multiply-adds of such vectors started per cycle and core.
     call_seconds, scalar_flops, bandwidth : float
         Seconds of an empty planned call, FLOP/s of plain loops, bytes/s of all threads together.
     """
@@ -45,6 +48,7 @@ class Machine:
     cores: int
     threads: int
     vector_bytes: int
+    fma_pipes: int = FMA_PIPES
     hertz: float = ASSUMED_HERTZ
     call_seconds: float = CALL_SECONDS
     scalar_flops: float = SCALAR_FLOPS
@@ -54,10 +58,11 @@ class Machine:
         """Bytes per second to and from memory."""
         return BYTES_PER_SECOND_PER_CORE * self.threads
 
-    def peak_flops(self, dtype: str, threads: int | None = None) -> float:
-        """FLOP/s of vector multiply-adds on `threads` (default: all of them)."""
-        lanes = max(self.vector_bytes // np.dtype(dtype).itemsize, 1)
-        return 2 * FMA_PIPES * lanes * self.hertz * (threads or self.threads)
+    def peak_flops(self, dtype: str, widest: int = 64) -> float:
+        """FLOP/s of multiply-adds on all threads, by code that uses vectors of at most `widest` bytes."""
+        pipes = self.fma_pipes if widest >= self.vector_bytes else FMA_PIPES
+        lanes = max(min(self.vector_bytes, widest) // np.dtype(dtype).itemsize, 1)
+        return 2 * pipes * lanes * self.hertz * self.threads
 
 
 @cache
@@ -65,17 +70,24 @@ def this_machine(threads: int) -> Machine:
     """The machine that this process runs on, with `threads` to use."""
     isa = instruction_sets()
     width = next((width for name, width in _VECTOR_BYTES if name in isa), 16)
-    return Machine(processor_name(), isa, usable_cores(), threads, width)
+    vendor, family = _cpuinfo("vendor_id"), _cpuinfo("cpu family")
+    pipes = 1 if (vendor, family, width) == (HALVED[0], str(HALVED[1]), HALVED[2]) else FMA_PIPES
+    return Machine(processor_name(), isa, usable_cores(), threads, width, pipes)
 
 
 @cache
 def processor_name() -> str:
     """The processor's name as the system gives it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field):
+    """The first processor's `field` where the system lists it, else an empty text."""
     try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        found = re.search(rf"^{field}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+        return ""
+    return found[1].strip() if found else ""
 
 
 @cache

@@ -17,7 +17,14 @@ from convbench.engine import Engine
 ENTRY_POINT_GROUP = "convbench.engines"
 _METHODS = ("why_unsupported", "plan", "takes_channels_last", "workspace_bytes", "error_bound", "predict_seconds")
 
+# What importing someone else's broken code raises; anything else is a bug here and propagates.
+_PLUGIN_ERRORS = (
+    *(ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError),
+    *(LookupError, OSError, RuntimeError),
+)
+
 _engines: dict[str, Engine] | None = None
+_loading: dict[str, Engine] | None = None
 _lock = threading.RLock()
 _generation = 0
 
@@ -96,11 +103,17 @@ def _changed():
 
 
 def _table() -> dict[str, Engine]:
-    global _engines
+    global _engines, _loading
     with _lock:
-        if _engines is None:
-            _engines = {**_builtin(), **_plugins()}
-        return _engines
+        if _engines is None and _loading is None:
+            try:
+                _loading = _builtin()
+                _add_plugins(_loading)
+                _engines = _loading
+            finally:
+                _loading = None
+        # Not yet complete where a plug-in registers an engine while it is imported.
+        return _engines if _engines is not None else _loading
 
 
 def _builtin():
@@ -113,20 +126,23 @@ def _builtin():
     return found
 
 
-def _plugins():
+def _add_plugins(table):
     from importlib.metadata import entry_points
 
-    found = {}
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             instance = _instance(point.load())
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            warnings.warn(
-                f"the engine plug-in {point.name!r} ({point.value}) is left out: {error}", RuntimeWarning, stacklevel=2
-            )
+        except _PLUGIN_ERRORS as error:
+            _leave_out(point, f"{type(error).__name__}: {error}")
             continue
-        found[instance.name] = instance
-    return found
+        known = table.setdefault(instance.name, instance)
+        if type(known) is not type(instance):
+            _leave_out(point, f"an engine named {instance.name!r} exists")
+
+
+def _leave_out(point, reason):
+    message = f"the engine plug-in {point.name!r} ({point.value}) is left out: {reason}"
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _instance(engine) -> Engine:

@@ -27,9 +27,9 @@ from convbench.spec import ConvSpec
 # a real transform of 128² to 1024²; complex products and adds by NumPy run from the cache at:
 TRANSFORM_FLOPS = 30e9
 PRODUCT_FLOPS = 4e9
-GEMM_FLOPS = 20e9  # many channels on both sides: one small complex GEMM per frequency
+MATRIX_FLOPS = 2.5e9  # many channels on both sides: one small complex matrix-vector product per frequency
 STEP_SECONDS = 2e-5  # NumPy and FFTW calls of one tile
-PLANNING_SECONDS = 0.5  # that FFTW may spend on one transform before it takes the best so far
+PLANNING_SECONDS = 0.25  # that FFTW may spend on one transform before it takes the best so far
 THREADED_ELEMENTS = 1 << 15  # of all transforms in one call; below it threads cost more than they save
 SPECTRA_LIMIT_BYTES = 2 << 30
 ERROR_FACTOR = 8.0  # times u·log2(F): measured 3 to 5 u in relative L2 norm, whatever the size
@@ -94,7 +94,7 @@ def _seconds(spec, tiling, threads):
     flops = 2.5 * length * math.log2(max(length, 2)) * planes
     threaded = threads if length * planes >= THREADED_ELEMENTS else 1
     products = 8 * tiling.bins * spec.out_channels * spec.in_channels // spec.groups
-    rate = GEMM_FLOPS if _multiplies_matrices(spec) else PRODUCT_FLOPS
+    rate = MATRIX_FLOPS if _multiplies_matrices(spec) else PRODUCT_FLOPS
     if spec.itemsize == 8:
         flops, products = 2 * flops, 2 * products
     copies = 4 * length * planes * spec.itemsize / 1e10

@@ -20,7 +20,8 @@ from convbench.machine import Machine
 from convbench.spec import ConvSpec
 
 BAND_BYTES = 4 << 20  # of the patch matrix; 1 to 8 MiB are alike on a 2-core Zen 5 VM (2026-11)
-GEMM_SHARE = 0.4  # of the FMA peak: NumPy's OpenBLAS sgemm 2048³ reached 236 of 570 GFLOP/s there
+BLAS_VECTOR_BYTES = 32  # NumPy's OpenBLAS runs its AVX2 kernels on AMD processors ...
+GEMM_SHARE = 0.83  # ... at this share of their peak: sgemm 2048³ at 236 GFLOP/s on the same machine
 THIN_ROWS = 24  # a product of fewer output channels than about this spends its time reading columns
 GATHER_BYTES_PER_SECOND = 6e9  # a strided NumPy copy, on one core
 DTYPES = ("float32", "float64", "complex64", "complex128")
@@ -52,7 +53,7 @@ class Im2col(Engine):
         """Gathering on one core, then a GEMM whose share of the peak falls with few output channels."""
         filters = spec.out_channels // spec.groups
         share = GEMM_SHARE * filters / (filters + THIN_ROWS)
-        multiply = 2 * spec.macs / (machine.peak_flops(spec.dtype) * share)
+        multiply = 2 * spec.macs / (machine.peak_flops(spec.dtype, BLAS_VECTOR_BYTES) * share)
         gather = 0.0
         if not _is_product(spec):
             patches = spec.batch * spec.groups * spec.taps * math.prod(spec.output_spatial)

@@ -1,0 +1,129 @@
+"""The timer, on a clock that only moves when a call says so."""
+
+import pytest
+
+from convbench import timing
+from convbench.timing import Timing, fastest, interleaved, summarise
+
+
+class Clock:
+    """Seconds that pass inside calls only, and a log of the calls."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.log = []
+
+    def __call__(self):
+        return self.now
+
+    def call(self, name, *durations):
+        """A call that takes each of `durations` in turn, then the last one again and again."""
+        remaining = list(durations)
+
+        def run():
+            self.log.append(name)
+            self.now += remaining.pop(0) if len(remaining) > 1 else remaining[0]
+
+        return run
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def _timing(median, spread=0.0):
+    return Timing(median, median - spread, median + spread, 9)
+
+
+def test_rounds_are_interleaved_after_a_warm_up_and_a_first_sample(clock):
+    calls = {"a": clock.call("a", 1.0), "b": clock.call("b", 1.0)}
+    interleaved(calls, 0.0, clock=clock)
+    assert "".join(clock.log) == "aabb" + "ab" * (timing.MIN_SAMPLES - 1)
+
+
+def test_the_warm_up_does_not_count(clock):
+    found = interleaved({"a": clock.call("a", 60.0, 1.0)}, 0.0, clock=clock)
+    assert found["a"].q3 == pytest.approx(1.0)
+
+
+def test_medians_and_quartiles_come_from_the_samples(clock):
+    found = interleaved({"a": clock.call("a", 9.0, 3.0, 1.0, 2.0)}, 0.0, clock=clock)
+    assert found["a"].samples == timing.MIN_SAMPLES == 3
+    assert (found["a"].q1, found["a"].median, found["a"].q3) == pytest.approx((1.5, 2.0, 2.5))
+
+
+def test_a_call_past_three_times_the_best_is_timed_once(clock):
+    calls = {"slow": clock.call("slow", 3.1), "best": clock.call("best", 1.0), "near": clock.call("near", 2.9)}
+    found = interleaved(calls, 0.0, clock=clock)
+    assert list(found) == ["slow", "best", "near"]
+    assert (found["slow"].samples, found["best"].samples, found["near"].samples) == (1, 3, 3)
+    assert found["slow"].q1 == found["slow"].median == found["slow"].q3 == pytest.approx(3.1)
+    assert clock.log.count("slow") == 2
+
+
+def test_how_far_behind_is_dropped_can_be_chosen(clock):
+    calls = {"slow": clock.call("slow", 3.1), "best": clock.call("best", 1.0)}
+    assert interleaved(calls, 0.0, drop_beyond=4.0, clock=clock)["slow"].samples == timing.MIN_SAMPLES
+
+
+def test_short_calls_are_repeated_within_a_sample(clock):
+    calls = {"short": clock.call("short", 10e-6), "long": clock.call("long", 20e-6)}
+    found = interleaved(calls, 0.0, clock=clock)
+    assert found["short"].median == pytest.approx(10e-6)
+    repeats = round(timing.MIN_SAMPLE_SECONDS / 10e-6)
+    assert clock.log.count("short") == 2 + repeats * timing.MIN_SAMPLES
+    assert found["short"].samples == timing.MIN_SAMPLES
+
+
+def test_a_clock_too_coarse_for_a_call_does_no_harm(clock):
+    assert interleaved({"a": clock.call("a", 0.0)}, 0.0, clock=clock)["a"].samples == timing.MIN_SAMPLES
+
+
+def test_the_time_limit_ends_the_rounds(clock):
+    calls = {"a": clock.call("a", 1.0), "b": clock.call("b", 1.0)}
+    found = interleaved(calls, 20.0, clock=clock)  # 4 s for warm-up and first samples, then 2 s a round
+    assert found["a"].samples == found["b"].samples == 9
+    assert clock.now - 100.0 == pytest.approx(20.0)
+
+
+def test_slow_calls_get_the_fewest_samples_beyond_the_limit(clock):
+    assert interleaved({"a": clock.call("a", 50.0)}, 1.0, clock=clock)["a"].samples == timing.MIN_SAMPLES
+
+
+def test_samples_are_bounded(clock):
+    assert interleaved({"a": clock.call("a", 1e-3)}, 3600.0, clock=clock)["a"].samples == timing.MAX_SAMPLES
+
+
+def test_summarise_one_sample_and_several():
+    assert summarise([2.0]) == Timing(2.0, 2.0, 2.0, 1)
+    assert summarise([4.0, 1.0, 3.0, 2.0, 5.0]) == Timing(3.0, 2.0, 4.0, 5)
+    assert all(type(value) is float for value in (summarise([1, 2, 3]).median, summarise([1, 2, 3]).q1))
+
+
+def test_the_least_median_is_fastest():
+    assert fastest({"a": _timing(2.0), "b": _timing(1.0), "c": _timing(3.0)}) == "b"
+
+
+@pytest.mark.parametrize(
+    ("rival", "chosen"),
+    [
+        (_timing(0.97), "incumbent"),  # within 5 %
+        (_timing(0.90, spread=0.2), "incumbent"),  # the quartiles overlap
+        (_timing(0.90, spread=0.01), "rival"),
+        (_timing(1.50), "incumbent"),
+    ],
+)
+def test_the_incumbent_stays_unless_clearly_beaten(rival, chosen):
+    assert fastest({"rival": rival, "incumbent": _timing(1.0, spread=0.02)}, "incumbent") == chosen
+
+
+def test_an_incumbent_that_was_not_timed_does_not_stay():
+    assert fastest({"a": _timing(2.0), "b": _timing(1.99)}, "gone") == "b"
+
+
+def test_clearly_faster_is_not_symmetric():
+    fast, slow = _timing(1.0, 0.01), _timing(2.0, 0.01)
+    assert fast.clearly_faster_than(slow)
+    assert not slow.clearly_faster_than(fast)
+    assert not fast.clearly_faster_than(fast)
