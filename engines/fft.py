@@ -15,6 +15,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -59,6 +60,8 @@ class FFT(Engine):
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
         """Real transforms of single and double precision, within `SPECTRA_LIMIT_BYTES`."""
+        if not _has_pyfftw():
+            return "fft needs the package pyfftw, which is not installed"
         if spec.dtype not in DTYPES:
             return f"fft computes {' and '.join(DTYPES)} with real transforms, not {spec.dtype}"
         needed = self.workspace_bytes(spec)
@@ -86,6 +89,11 @@ class FFT(Engine):
     def plan(self, spec: ConvSpec, weight: np.ndarray):
         """Transform the kernels and plan the transforms."""
         return _Plan(spec, choose_tiling(spec), weight)
+
+
+@cache
+def _has_pyfftw():
+    return find_spec("pyfftw") is not None
 
 
 def _seconds(spec, tiling, threads):
