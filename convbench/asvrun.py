@@ -145,6 +145,8 @@ class AsvRun:
             "PYTHONUSERBASE": site.getuserbase(),  # which would follow the home
             "TMPDIR": str(self.scratch),  # so that nothing of asv's outlives the scratch folder
         }
+        if "PYTHONPATH" in os.environ:  # asv clears it, and plug-in engines may be installed there
+            changes["ASV_PYTHONPATH"] = os.environ.get("ASV_PYTHONPATH", os.environ["PYTHONPATH"])
         return {**os.environ, **dict.fromkeys(_HOME, home), **changes}
 
     def _last_lines(self):

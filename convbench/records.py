@@ -7,8 +7,8 @@ record or none, on network file systems and with concurrent writers too; of two 
 same moment, one file wins whole.  The full key stands inside and is checked on reading.  What
 can't be read counts as missing, what can't be written is dropped, each with one warning.
 
-Records that an application ships are looked up after the user's: in ``convbench/shipped`` and in
-the directories that ``CONVBENCH_SHIPPED_RECORDS`` names, in the same form below ``v<schema>``.
+Records that an application ships are looked up after the user's, in the directories that
+``CONVBENCH_SHIPPED_RECORDS`` names, in the same form below ``v<schema>``; nothing is written there.
 """
 
 from __future__ import annotations
@@ -102,9 +102,8 @@ def load(spec: ConvSpec) -> Record | None:
 
 
 def shipped_directories() -> list[Path]:
-    """Directories of records that came with an application or with convbench."""
-    given = os.environ.get(SHIPPED_VARIABLE, "")
-    return [*map(Path, filter(None, given.split(os.pathsep))), Path(__file__).parent / "shipped"]
+    """Directories of records that came with an application."""
+    return [Path(part) for part in os.environ.get(SHIPPED_VARIABLE, "").split(os.pathsep) if part]
 
 
 def save(spec: ConvSpec, timings: Mapping[str, EngineTiming]) -> bool:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_SAMPLES = 3  # the fewest that have quartiles
-MAX_SAMPLES = 200
+MIN_ROUNDS = 3
+SETTLE_SECONDS = 0.02  # OpenBLAS' threads spin for 2^26 cycles after a product, 18 ms at 3.7 GHz
+TURN_SECONDS = 0.01
+SAMPLES_PER_TURN = 20
 MIN_SAMPLE_SECONDS = 50e-6  # shorter calls are repeated within one sample: the clock resolves ~50 ns
 CLEARLY_FASTER = 1.05  # a rival replaces the incumbent only past this, and with separated quartiles
 
@@ -40,12 +42,15 @@ def interleaved(
     *,
     drop_beyond: float = 3.0,
     clock: Callable[[], float] = time.perf_counter,
+    rest: Callable[[float], None] = time.sleep,
 ) -> dict[str, Timing]:
     """Time every call in turn, round after round, for about `seconds` in all.
 
-    The first call of each is a warm-up.  After the first round a call that takes more than
-    `drop_beyond` times the best is timed no more: what it has is its result.  The others get at
-    least `MIN_SAMPLES` samples, even when that takes longer.
+    Rivals disturb each other after they are done: the threads of a BLAS or of OpenMP go on
+    spinning for up to 20 ms, and take a core from whoever comes next.  So a turn begins with a
+    rest and an untimed call, and then takes samples for `TURN_SECONDS`.  After the first round a
+    call that takes more than `drop_beyond` times the best is timed no more: what it has is its
+    result.  The others get at least `MIN_ROUNDS` turns, even when that takes longer.
 
     Parameters
     ----------
@@ -54,8 +59,8 @@ def interleaved(
         The time limit, warm-up included.
     drop_beyond : float
         How many times the best a call may take to stay.
-    clock : callable
-        Seconds, rising; tests pass their own.
+    clock, rest : callable
+        Seconds, rising, and a sleep; tests pass their own.
 
     Returns
     -------
@@ -63,25 +68,40 @@ def interleaved(
         In the order of `calls`.
     """
     end = clock() + seconds
-    repeats, samples = {}, {}
-    for name, call in calls.items():
+    pause = SETTLE_SECONDS if len(calls) > 1 else 0.0
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
         call()
-        begin = clock()
-        call()
-        once = clock() - begin
-        repeats[name] = max(1, round(MIN_SAMPLE_SECONDS / once)) if once > 0 else 1
-        samples[name] = [once if repeats[name] == 1 else _sample(call, repeats[name], clock)]
-    best = min(values[0] for values in samples.values())
-    live = [name for name in calls if samples[name][0] <= drop_beyond * best]
-    rounds = 1
-    while rounds < MAX_SAMPLES and (clock() < end or rounds < MIN_SAMPLES):
+    live, rounds = list(calls), 0
+    while rounds < MIN_ROUNDS or clock() < end:
         for name in live:
-            samples[name].append(_sample(calls[name], repeats[name], clock))
+            rest(pause)
+            samples[name] += _turn(calls[name], clock)
         rounds += 1
+        if rounds == 1:
+            medians = {name: summarise(values).median for name, values in samples.items()}
+            live = [name for name in calls if medians[name] <= drop_beyond * min(medians.values())]
     return {name: summarise(values) for name, values in samples.items()}
 
 
-def _sample(call, repeats, clock):
+def _turn(call, clock):
+    """Samples of one turn, after an untimed call."""
+    begin = clock()
+    call()
+    once = clock() - begin
+    samples = []
+    while not samples or (len(samples) < SAMPLES_PER_TURN and clock() - begin < TURN_SECONDS):
+        samples.append(seconds_per_call(call, repeats_for(once), clock))
+    return samples
+
+
+def repeats_for(once: float) -> int:
+    """How many calls one sample takes, where one call takes `once` seconds."""
+    return max(1, round(MIN_SAMPLE_SECONDS / once)) if once > 0 else 1
+
+
+def seconds_per_call(call: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
+    """One sample: the mean of `repeats` calls in a row."""
     begin = clock()
     for _ in range(repeats):
         call()

@@ -116,6 +116,17 @@ class Direct(Engine):
 
         return WidePlan(spec, weight, bias)
 
+    def measure_peak(self, dtype: str) -> float | None:
+        """FLOP/s of multiply-adds of "float32" or "float64" on all threads, measured now (`jit.peak`).
+
+        None where the generators do not know this processor.
+        """
+        if not _generates_code():
+            return None
+        from .jit.peak import measure
+
+        return measure(dtype)
+
 
 def _generates_code() -> bool:
     """Whether the generators know this processor's architecture; the plain loops run on any."""

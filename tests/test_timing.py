@@ -36,63 +36,84 @@ def _timing(median, spread=0.0):
     return Timing(median, median - spread, median + spread, 9)
 
 
-def test_rounds_are_interleaved_after_a_warm_up_and_a_first_sample(clock):
+def _interleaved(clock, calls, seconds=0.0, **options):
+    """`interleaved` on the fake clock, whose rests take their time too."""
+
+    def rest(pause):
+        clock.now += pause
+
+    return interleaved(calls, seconds, clock=clock, rest=rest, **options)
+
+
+def test_turns_are_interleaved_and_begin_with_an_untimed_call(clock):
     calls = {"a": clock.call("a", 1.0), "b": clock.call("b", 1.0)}
-    interleaved(calls, 0.0, clock=clock)
-    assert "".join(clock.log) == "aabb" + "ab" * (timing.MIN_SAMPLES - 1)
+    found = _interleaved(clock, calls)
+    assert "".join(clock.log) == "ab" + "aabb" * timing.MIN_ROUNDS
+    assert found["a"].samples == timing.MIN_ROUNDS
 
 
-def test_the_warm_up_does_not_count(clock):
-    found = interleaved({"a": clock.call("a", 60.0, 1.0)}, 0.0, clock=clock)
+def test_every_turn_of_several_rivals_begins_with_a_rest(clock):
+    calls = {"a": clock.call("a", 1.0), "b": clock.call("b", 1.0)}
+    _interleaved(clock, calls)
+    assert clock.now - 100.0 == pytest.approx(len(clock.log) + 2 * timing.MIN_ROUNDS * timing.SETTLE_SECONDS)
+
+
+def test_who_is_alone_needs_no_rest(clock):
+    _interleaved(clock, {"a": clock.call("a", 1.0)})
+    assert clock.now - 100.0 == pytest.approx(len(clock.log))
+
+
+def test_first_calls_do_not_count(clock):
+    found = _interleaved(clock, {"a": clock.call("a", 60.0, 30.0, 1.0)})
     assert found["a"].q3 == pytest.approx(1.0)
 
 
 def test_medians_and_quartiles_come_from_the_samples(clock):
-    found = interleaved({"a": clock.call("a", 9.0, 3.0, 1.0, 2.0)}, 0.0, clock=clock)
-    assert found["a"].samples == timing.MIN_SAMPLES == 3
+    found = _interleaved(clock, {"a": clock.call("a", 9.0, 9.0, 3.0, 9.0, 1.0, 9.0, 2.0)})
+    assert found["a"].samples == timing.MIN_ROUNDS == 3
     assert (found["a"].q1, found["a"].median, found["a"].q3) == pytest.approx((1.5, 2.0, 2.5))
 
 
-def test_a_call_past_three_times_the_best_is_timed_once(clock):
+def test_a_call_past_three_times_the_best_gets_one_turn(clock):
     calls = {"slow": clock.call("slow", 3.1), "best": clock.call("best", 1.0), "near": clock.call("near", 2.9)}
-    found = interleaved(calls, 0.0, clock=clock)
+    found = _interleaved(clock, calls)
     assert list(found) == ["slow", "best", "near"]
     assert (found["slow"].samples, found["best"].samples, found["near"].samples) == (1, 3, 3)
     assert found["slow"].q1 == found["slow"].median == found["slow"].q3 == pytest.approx(3.1)
-    assert clock.log.count("slow") == 2
+    assert clock.log.count("slow") == 3
 
 
 def test_how_far_behind_is_dropped_can_be_chosen(clock):
     calls = {"slow": clock.call("slow", 3.1), "best": clock.call("best", 1.0)}
-    assert interleaved(calls, 0.0, drop_beyond=4.0, clock=clock)["slow"].samples == timing.MIN_SAMPLES
+    assert _interleaved(clock, calls, drop_beyond=4.0)["slow"].samples == timing.MIN_ROUNDS
 
 
 def test_short_calls_are_repeated_within_a_sample(clock):
-    calls = {"short": clock.call("short", 10e-6), "long": clock.call("long", 20e-6)}
-    found = interleaved(calls, 0.0, clock=clock)
+    found = _interleaved(clock, {"short": clock.call("short", 10e-6), "long": clock.call("long", 20e-6)})
     assert found["short"].median == pytest.approx(10e-6)
     repeats = round(timing.MIN_SAMPLE_SECONDS / 10e-6)
-    assert clock.log.count("short") == 2 + repeats * timing.MIN_SAMPLES
-    assert found["short"].samples == timing.MIN_SAMPLES
+    assert found["short"].samples == timing.MIN_ROUNDS * timing.SAMPLES_PER_TURN
+    assert clock.log.count("short") == 1 + timing.MIN_ROUNDS * (1 + repeats * timing.SAMPLES_PER_TURN)
+
+
+def test_a_turn_ends_with_its_time(clock):
+    found = _interleaved(clock, {"a": clock.call("a", timing.TURN_SECONDS / 3.5)})
+    assert found["a"].samples == timing.MIN_ROUNDS * 3
 
 
 def test_a_clock_too_coarse_for_a_call_does_no_harm(clock):
-    assert interleaved({"a": clock.call("a", 0.0)}, 0.0, clock=clock)["a"].samples == timing.MIN_SAMPLES
+    found = _interleaved(clock, {"a": clock.call("a", 0.0)})
+    assert found["a"].samples == timing.MIN_ROUNDS * timing.SAMPLES_PER_TURN
 
 
 def test_the_time_limit_ends_the_rounds(clock):
-    calls = {"a": clock.call("a", 1.0), "b": clock.call("b", 1.0)}
-    found = interleaved(calls, 20.0, clock=clock)  # 4 s for warm-up and first samples, then 2 s a round
-    assert found["a"].samples == found["b"].samples == 9
-    assert clock.now - 100.0 == pytest.approx(20.0)
+    found = _interleaved(clock, {"a": clock.call("a", 1.0)}, 20.0)  # 1 s for the first call, then 2 s a turn
+    assert found["a"].samples == 10
+    assert clock.now - 100.0 == pytest.approx(21.0)
 
 
-def test_slow_calls_get_the_fewest_samples_beyond_the_limit(clock):
-    assert interleaved({"a": clock.call("a", 50.0)}, 1.0, clock=clock)["a"].samples == timing.MIN_SAMPLES
-
-
-def test_samples_are_bounded(clock):
-    assert interleaved({"a": clock.call("a", 1e-3)}, 3600.0, clock=clock)["a"].samples == timing.MAX_SAMPLES
+def test_slow_calls_get_the_fewest_turns_beyond_the_limit(clock):
+    assert _interleaved(clock, {"a": clock.call("a", 50.0)}, 1.0)["a"].samples == timing.MIN_ROUNDS
 
 
 def test_summarise_one_sample_and_several():

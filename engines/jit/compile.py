@@ -1,11 +1,13 @@
 """From vector code to a callable address, once per process and key.
 
-LLVM's own just-in-time compiler does the work, without Numba: a kernel takes some tens of milliseconds.  No pass of the optimiser runs, because the generators
-write the code as it should be; LLVM selects instructions, allocates registers and schedules.  Nothing is written to disk, and
-machine code is never freed: a thread may be inside it until the process ends.
+LLVM's own just-in-time compiler does the work, without Numba: a kernel takes some tens of milliseconds.  No
+pass of the optimiser runs, because the generators write the code as it should be; LLVM selects
+instructions, allocates registers and schedules.  Nothing is written to disk, and machine code is never
+freed: a thread may be inside it until the process ends.
 """
 
 import functools
+import os
 import threading
 
 import llvmlite.binding as llvm
@@ -13,6 +15,8 @@ from llvmlite import ir
 
 _lock = threading.RLock()
 _addresses = {}
+if hasattr(os, "register_at_fork"):  # a child forked while another thread compiles would wait for its lock forever
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 @functools.cache

@@ -2,12 +2,14 @@
 
     out[n, oc, p] = bias[oc] + sum over (c, tap) of x[n, c, stride * p + dilation * tap - pad] * w[oc, c, tap]
 
-A plan cuts the work into tasks of (image, band of rows, some blocks of output channels).  Everything that depends on the shape is in tables that NumPy builds
-here; the code that walks them (`dense_kernel`) is compiled once per tile.  Where there is padding, a task first copies its band
-with zeros around it into scratch that stays in the L2 cache (1-2 % of the time at 64 and more output channels); without padding the input is read in
-place.  A 1x1 convolution of stride 1 is a matrix product: its pixels are one long row.
+A plan cuts the work into tasks of (image, band of rows, some blocks of output channels).  Everything that
+depends on the shape is in tables that NumPy builds here; the code that walks them (`dense_kernel`) is
+compiled once per tile.  Where there is padding, a task first copies its band with zeros around it into
+scratch that stays in the L2 cache (1-2 % of the time at 64 and more output channels); without padding the
+input is read in place.  A 1x1 convolution of stride 1 is a matrix product: its pixels are one long row.
 
-Wins on everything with some 16 and more output channels per group; one-channel images and depthwise layers waste the lanes: see `wide`.
+Wins on everything with some 16 and more output channels per group; one-channel images and depthwise layers
+waste the lanes: see `wide`.
 """
 
 import itertools
@@ -19,9 +21,9 @@ from convbench import settings
 
 from . import dense_kernel as kernels
 from . import parallel
+from .dense_frame import ALIGN, Frame, aligned, table
 from .dense_shape import CONFLICT_BYTES, Shape, conflict, strides
 from .dense_tiling import Machine, choose, parts
-from .parallel import FRAME_FUNCTION, FRAME_TASKS
 from .target import cache_bytes, target
 
 DTYPES = ("float32", "float64")
@@ -33,8 +35,8 @@ WEIGHT_SHARE = 0.6
 TASKS_PER_THREAD = 8
 #: Work worth a task of its own: at some 4 GHz, 10 us against a fork-join of about 1 us.
 TASK_CYCLES = 40_000
-ALIGN = 64
-#: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no limit where it is.
+#: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no
+#: limit where it is.
 BASE_REGISTERS, MANY = 4, 1 << 20
 
 
@@ -43,33 +45,6 @@ def why_unsupported(spec):
     if spec.dtype not in DTYPES:
         return f"dense kernels compute {' and '.join(DTYPES)}, not {spec.dtype}"
     return None
-
-
-def _aligned(count, dtype):
-    """Zeros that begin on a cache line."""
-    itemsize = np.dtype(dtype).itemsize
-    raw = np.zeros(count * itemsize + ALIGN, np.uint8)
-    start = -raw.ctypes.data % ALIGN
-    return raw[start : start + count * itemsize].view(dtype)
-
-
-def _table(slots, rows):
-    """Records as a matrix; `rows` holds a dict of arrays or numbers, one entry per record."""
-    columns = np.broadcast_arrays(*(np.asarray(rows[name], np.int64) for name in slots))
-    return np.ascontiguousarray(np.stack(columns, axis=-1))
-
-
-class _Frame:
-    """What one call owns: the constants and tables' addresses, and scratch for each worker."""
-
-    def __init__(self, constants, function, tasks, scratch_bytes, threads):
-        self.threads = threads
-        self.scratch = _aligned(scratch_bytes * threads // 8, np.int64)
-        self.words = np.zeros(parallel.FRAME_HEAD + len(kernels.FRAME), np.int64)
-        self.words[FRAME_FUNCTION // 8], self.words[FRAME_TASKS // 8] = function, tasks
-        for name, value in {**constants, "scratch": self.scratch.ctypes.data, "scratch_bytes": scratch_bytes}.items():
-            self.words[kernels.FRAME[name] // 8] = value
-        self.address = self.words.ctypes.data
 
 
 class DensePlan:
@@ -92,8 +67,8 @@ class DensePlan:
 
     Notes
     -----
-    Sums run over k in the same order whatever the number of threads, so results do not depend on it.  Concurrent calls are
-    safe; each takes scratch of its own.
+    Sums run over k in the same order whatever the number of threads, so results do not depend on it, to the
+    bit.  Concurrent calls are safe; each takes scratch of its own.
     """
 
     def __init__(self, spec, weight, bias=None, *, isa=None):
@@ -113,6 +88,7 @@ class DensePlan:
         self._frames = []
         self._call = parallel.caller()
         self._frames.append(self._new_frame())
+        self._scratch_bytes = self._frames[0].scratch.nbytes
 
     def __call__(self, x, out):
         """Compute `out` from `x`, both C-contiguous in the spec's memory format; nothing is checked."""
@@ -128,8 +104,9 @@ class DensePlan:
 
     @property
     def nbytes(self):
+        """Bytes that the plan holds."""
         arrays = [self._weights, self._bias, self._offsets, self._positions, self._blocks, self._tasks]
-        return sum(array.nbytes for array in arrays) + self._frames[0].scratch.nbytes
+        return sum(array.nbytes for array in arrays) + self._scratch_bytes
 
     def _layout(self):
         """Distances in the input (or its padded copy) and in the output, and the bands that the copy is made of."""
@@ -146,7 +123,7 @@ class DensePlan:
         return (outputs - 1) * shape.stride[axis] + (shape.kernel[axis] - 1) * shape.dilation[axis] + 1
 
     def _band_count(self):
-        """Bands of rows: their input fits the L2 cache, and with the blocks of channels they make enough tasks for the threads."""
+        """Bands of rows: their input fits the L2 cache, and with the blocks of channels they make enough tasks."""
         shape, groups = self._shape, len(self._tiling.rows)
         row_bytes = shape.channels * (shape.spatial[2] + sum(shape.padding[2])) * self._extent(0, 1) * self._itemsize
         rows = 1 + max(0, int(BAND_SHARE * cache_bytes() / row_bytes) - self._extent(1, 1)) // shape.stride[1]
@@ -165,7 +142,7 @@ class DensePlan:
         rows, ends = iter(self._tiling.rows), []
         for count in self._band_groups:
             ends.append((ends[-1] if ends else 0) + sum(itertools.islice(rows, count)))
-        return list(zip([0, *ends], ends))
+        return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def _copy_strides(self):
         """Layout of a padded band: rows outermost, so that all channels of a row are near each other."""
@@ -196,20 +173,22 @@ class DensePlan:
         biases = np.zeros((groups, room), self._dtype)
         if bias is not None:
             biases[:, :group_out] = np.reshape(bias, (groups, group_out))
-        self._bias = _aligned(biases.size, self._dtype)
+        self._bias = aligned(biases.size, self._dtype)
         self._bias[:] = biases.ravel()
-        self._weights = _aligned(padded.size, self._dtype)
+        self._weights = aligned(padded.size, self._dtype)
         self._blocks = self._pack_blocks(padded, group_out)
 
     def _ordered(self, weight):
-        """Weights with k as (tap of depth and height, channel, tap of width), channels last: channel innermost; and k's offsets.
+        """Weights with k as (tap of depth and height, channel, tap of width), and the offsets of k.
 
-        Rows of taps are outermost, so that a tile whose rows of input lie in the padding leaves out a range of k.
+        Channels-last, the channel is innermost.  Rows of taps are outermost, so that a tile whose rows of
+        input lie in the padding leaves out a range of k.
         """
         shape = self._shape
         _, channel, *far = self._read_strides
         depth, height, width = (
-            np.arange(size) * dilation * step for size, dilation, step in zip(shape.kernel, shape.dilation, far)
+            np.arange(size) * dilation * step
+            for size, dilation, step in zip(shape.kernel, shape.dilation, far, strict=True)
         )
         lines, channels = np.add.outer(depth, height).ravel(), np.arange(shape.group_channels) * channel
         weight = weight.reshape(shape.groups, -1, shape.group_channels, len(lines), len(width))
@@ -217,26 +196,6 @@ class DensePlan:
         inner = np.add.outer(width, channels) if shape.last else np.add.outer(channels, width)
         offsets = np.add.outer(lines, inner).ravel() * self._itemsize
         return weight, np.ascontiguousarray(offsets, np.int64)
-
-    def _k_range(self, first_row, last_row):
-        """First and end k of tiles from output row `first_row` to `last_row`, per slice: the rest meets only padding.
-
-        With taps along the depth, whole slices are left out; otherwise rows.
-        """
-        shape = self._shape
-        axis = 0 if shape.kernel[0] > 1 else 1
-        slices = np.arange(shape.output[0])[:, None, None]
-        first, last = (slices, slices) if axis == 0 else (first_row[:, None], last_row[:, None])
-        size, stride, dilation, (low, _) = (
-            shape.kernel[axis],
-            shape.stride[axis],
-            shape.dilation[axis],
-            shape.padding[axis],
-        )
-        begin = np.clip(-((last * stride - low) // dilation), 0, size)
-        end = np.clip(-((first * stride - low - shape.spatial[axis]) // dilation), begin, size)
-        per_tap = shape.k_count // size
-        return begin * per_tap, end * per_tap
 
     def _block_widths(self):
         """Channels of a group's blocks, padded: to whole vectors, but for the last where half a vector does."""
@@ -254,7 +213,7 @@ class DensePlan:
         groups, room, k_count = padded.shape
         first = np.cumsum(widths) - widths
         packed = self._weights.reshape(groups, -1)
-        for begin, width in zip(first, widths):
+        for begin, width in zip(first, widths, strict=True):
             packed[:, begin * k_count : (begin + width) * k_count] = (
                 padded[:, begin : begin + width].swapaxes(1, 2).reshape(groups, -1)
             )
@@ -270,7 +229,7 @@ class DensePlan:
             "kernel": np.searchsorted(np.unique(widths), widths),
             "bytes": widths * item,
         }
-        return _table(kernels.BLOCK, rows).reshape(-1, len(kernels.BLOCK))
+        return table(kernels.BLOCK, rows).reshape(-1, len(kernels.BLOCK))
 
     def _cut(self):
         """The tables of positions, tasks and kernels."""
@@ -305,7 +264,7 @@ class DensePlan:
         out = (row * out_row)[:, None] + column * out_pixel
         slices = np.arange(shape.output[0])[:, None, None]
         x_slice = 0 if self._copying else x_slice * shape.stride[0]
-        k, k_end = self._k_range(row, row + tiling.rows - 1)
+        k, k_end = shape.k_range(row, row + tiling.rows - 1)
         joined = len(columns) == 1 and not shape.last
         heights, widths = np.array(tiling.rows)[:, None], columns
         rows = {
@@ -317,8 +276,8 @@ class DensePlan:
             "runs": 1 if joined else heights,
             "length": heights * widths if joined else widths,
         }
-        table = _table(kernels.POSITION, rows).reshape(-1, len(kernels.POSITION))
-        return table, self._position_ends(len(table))
+        found = table(kernels.POSITION, rows).reshape(-1, len(kernels.POSITION))
+        return found, self._position_ends(len(found))
 
     def _position_ends(self, count):
         """Where each task's positions end: with (slice and band), or anywhere if nothing is copied."""
@@ -364,7 +323,7 @@ class DensePlan:
             "shift_to": first * copied,
             "key": (image * len(ends) + part) * len(self._blocks) + chunk,
         }
-        return _table(kernels.TASK, rows).reshape(-1, len(kernels.TASK))
+        return table(kernels.TASK, rows).reshape(-1, len(kernels.TASK))
 
     def _constants(self):
         """The fixed part of a frame."""
@@ -428,6 +387,6 @@ class DensePlan:
         constants = {**self._constants(), "partial_at": partial_at}
         constants["store"] = kernels.store_address(self._dtype, self._shape.last, self._target)
         function = kernels.task_address(self._dtype, self._target)
-        return _Frame(
+        return Frame(
             constants, function, len(self._tasks), partial_at + partials + 2 * ALIGN, settings.get_num_threads()
         )

@@ -1,13 +1,14 @@
 """The register-tile kernel of dense convolutions, and the driver that walks a task's tiles.
 
-One tile is `rows` x `columns` output pixels times some vectors of output channels, held in registers while k runs over all
-(channel, tap) pairs:
+One tile is `rows` x `columns` output pixels times some vectors of output channels, held in registers while
+k runs over all (channel, tap) pairs:
 
     out[pixel, oc] = bias[oc] + sum_k  x[origin(pixel) + offset[k]] * w[k, oc]
 
-`offset` is a table ("indirect" addressing, as XNNPACK's and Dukhan's "The Indirect Convolution Algorithm", 2019), so taps, dilation, channels and
-dimensions are data, not code: a kernel depends only on the tile, the dtype, the instruction set and the pixel step.
-Per k there are as many broadcasts as pixels and loads as vectors, for pixels x vectors multiply-adds.
+`offset` is a table ("indirect" addressing, as XNNPACK's and Dukhan's "The Indirect Convolution Algorithm",
+2019), so taps, dilation, channels and dimensions are data, not code: a kernel depends only on the tile, the
+dtype, the instruction set and the pixel step. Per k there are as many broadcasts as pixels and loads as
+vectors, for pixels x vectors multiply-adds.
 """
 
 import dataclasses
@@ -25,27 +26,30 @@ def _slots(names, first=0):
 
 #: What is the same for all tiles of a plan.
 FRAME = _slots(
-    "offsets weights bias positions blocks tasks kernels store k_count k_block x_row x_pixel out_row out_pixel out_channel "
+    "offsets weights bias positions blocks tasks kernels store k_count k_block "
+    "x_row x_pixel out_row out_pixel out_channel "
     "copying scratch scratch_bytes partial_at partial_bytes copy_at copy_slices copy_rows depth height "
     "slice_from row_from line_from slice_to row_to line_to",
     FRAME_HEAD,
 )
-#: A place in the output: where its tile's input and output begin, which row of the kernel table it takes, and as how many runs of how
-#: many pixels its sums are stored, and the k that meet more than padding.
+#: A place in the output: where its tile's input and output begin, which row of the kernel table it takes,
+#: and as how many runs of how many pixels its sums are stored, and the k that meet more than padding.
 POSITION = _slots("x out kernel runs length k k_end")
-#: A block of output channels: its packed weights, input group, output, bias, how many channels are real, how many vectors, which column of
-#: the kernel table, and the bytes of one k's weights (and of one pixel's sums).
+#: A block of output channels: its packed weights, input group, output, bias, how many channels are real,
+#: how many vectors, which column of the kernel table, and the bytes of one k's weights (and of one pixel's
+#: sums).
 BLOCK = _slots("weights x out bias channels vectors kernel bytes")
-#: A task: the image it reads and writes, its ranges of positions and of blocks, and what to copy: the first slice and row, lines, where
-#: they begin in the input and in the copy, their length, and the key under which the copy is known.
+#: A task: the image it reads and writes, its ranges of positions and of blocks, and what to copy: the first
+#: slice and row, lines, where they begin in the input and in the copy, their length, and the key under
+#: which the copy is known.
 TASK = _slots("x out position position_end block block_end slice row lines shift_from shift_to length key")
 #: One call of a kernel, and of the function that stores its sums.
 TILE = _slots("x weights offsets k_count start start_step sums out channels vectors bytes runs length")
 
 #: In front of a worker's scratch: the key of what it holds.
 SCRATCH_HEAD = 64
-#: The copy asks for input this many lines ahead: 64 -> 64 at 224x224, 2 threads: 0 lines 208, 1: 213, 2: 212, 4: 216 GFLOP/s
-#: (Zen 4, November 2026).
+#: The copy asks for input this many lines ahead: 64 -> 64 at 224x224, 2 threads: 0 lines 208, 1: 213, 2:
+#: 212, 4: 216 GFLOP/s (Zen 4, November 2026).
 LINES_AHEAD = 4
 
 
@@ -112,7 +116,7 @@ class _Record:
 def write_kernel(module, tile, target):
     """Write the kernel of `tile`."""
     code = Code(module, "kernel", target, "pp")
-    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE)))
+    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE), strict=True))
     kind = Kind(tile.dtype, min(tile.channels, target.lanes(tile.dtype)))
     vectors = range(tile.channels // kind.lanes)
     row_starts = [call.pointer("x") + frame["x_row"] * row for row in range(tile.rows)]
@@ -156,9 +160,9 @@ def _pixel_pointers(starts, columns, step):
 
 
 def write_store_channels_last(module, dtype, target):
-    """Write the store of sums where a pixel's channels lie together: vectors as they are, the last under a mask."""
+    """Write the store where a pixel's channels lie together: vectors as they are, the last under a mask."""
     code = Code(module, "store", target, "pp")
-    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE)))
+    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE), strict=True))
     kind = code.vector(dtype)
     length, channels, pixel_bytes = call["length"], call["channels"], call["bytes"]
 
@@ -182,9 +186,9 @@ def write_store_channels_last(module, dtype, target):
 
 
 def write_store_channels_first(module, dtype, target):
-    """Write the store of sums where a channel's pixels lie together: blocks of lanes x lanes are transposed in registers."""
+    """Write the store where a channel's pixels lie together: blocks of lanes x lanes are transposed in registers."""
     code = Code(module, "store", target, "pp")
-    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE)))
+    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE), strict=True))
     kind = code.vector(dtype)
     length, pixel_bytes, channel_bytes = call["length"], call["bytes"], frame["out_channel"]
 
@@ -218,7 +222,7 @@ def write_store_channels_first(module, dtype, target):
 
 
 def write_task(module, dtype, target):
-    """Write the driver: bring in the input where it must be padded, then blocks of channels, of k, and positions, innermost."""
+    """Write the driver: pad the input where it must be, then blocks of channels, of k, and positions, innermost."""
     code = Code(module, "task", target, "pii")
     frame, number, worker = code.arguments
     fixed = _Record(frame, FRAME)
@@ -265,7 +269,7 @@ def write_task(module, dtype, target):
 
 
 def _one_tile(code, fixed, block, position, call, k, last):
-    """Compute one tile over the block of k that begins at `k`, less what meets only padding, and store it after the last."""
+    """Compute one tile over the block of k that begins at `k`, less padding, and store it after the last."""
     begin = k.most(position["k"])
     call["weights"] = fixed.pointer("weights") + block["weights"] + begin * block["bytes"]
     call["offsets"] = fixed.pointer("offsets") + begin * 8
@@ -280,7 +284,8 @@ def _one_tile(code, fixed, block, position, call, k, last):
 def _copy_once(code, frame, fixed, task, source, scratch, kind):
     """Copy the task's part of the input into the worker's scratch, unless this call already did for this worker.
 
-    Zeros left and right of the data are there from the start; a row that lies outside of the image is filled with zeros.
+    Zeros left and right of the data are there from the start; a row that lies outside of the image is
+    filled with zeros.
     """
     key = task["key"] + ((frame + FRAME_SERIAL).load() << 32)
     with code.when(scratch.load().compare("!=", key)):

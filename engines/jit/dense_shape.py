@@ -1,18 +1,22 @@
-"""The shape of a dense problem as the kernels see it: three spatial dimensions, and the distances between neighbours in memory."""
+"""The shape of a dense problem as the kernels see it: three spatial dimensions, and distances in memory."""
 
 import dataclasses
 import math
 
 import numpy as np
 
-#: Data this many bytes apart compete for the same sets of the first-level cache (64 sets of 64-byte lines; half of it is bad enough).
-#: 64 -> 64 channels, 1x1 at 32x32 (planes of 4096 bytes), read in place: 60 GFLOP/s, copied: 154 (Zen 4, November 2026).
+#: Data this many bytes apart compete for the same sets of the first-level cache (64 sets of 64-byte lines;
+#: half of it is bad enough). 64 -> 64 channels, 1x1 at 32x32 (planes of 4096 bytes), read in place: 60
+#: GFLOP/s, copied: 154 (Zen 4, November 2026).
 CONFLICT_BYTES = 2048
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A problem with three spatial dimensions (the outer ones 1 where it has fewer), pixels of a pointwise one in one row."""
+    """A problem with three spatial dimensions, the outer ones 1 where it has fewer.
+
+    The pixels of a pointwise one are one row.
+    """
 
     batch: int
     channels: int
@@ -62,6 +66,21 @@ class Shape:
     def k_count(self):
         """Products per output."""
         return self.group_channels * math.prod(self.kernel)
+
+    def k_range(self, first_row, last_row):
+        """First and end k of tiles from output row `first_row` to `last_row`, per slice: the rest meets only padding.
+
+        With taps along the depth, whole slices are left out; otherwise rows.
+        """
+        axis = 0 if self.kernel[0] > 1 else 1
+        slices = np.arange(self.output[0])[:, None, None]
+        first, last = (slices, slices) if axis == 0 else (first_row[:, None], last_row[:, None])
+        size, stride, dilation = self.kernel[axis], self.stride[axis], self.dilation[axis]
+        low = self.padding[axis][0]
+        begin = np.clip(-((last * stride - low) // dilation), 0, size)
+        end = np.clip(-((first * stride - low - self.spatial[axis]) // dilation), begin, size)
+        per_tap = self.k_count // size
+        return begin * per_tap, end * per_tap
 
 
 def strides(channels, spatial, last):

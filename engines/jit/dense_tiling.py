@@ -1,7 +1,8 @@
 """Which register tile: no lane wasted on widths such as 7, 13, 14, 17, 27, 28 or 56.
 
-A width is cut into near-equal parts (75 = 13 + 13 + 13 + 12 + 12 + 12), and so are the rows and the vectors of output channels; so at most two sizes
-of each occur, and no tile is a leftover.  Among all cuts whose accumulators fit the registers, the model below picks the fastest.
+A width is cut into near-equal parts (75 = 13 + 13 + 13 + 12 + 12 + 12), and so are the rows and the vectors
+of output channels; so at most two sizes of each occur, and no tile is a leftover.  Among all cuts whose
+accumulators fit the registers, the model below picks the fastest.
 """
 
 import dataclasses
@@ -10,23 +11,27 @@ import math
 
 #: Registers that are not accumulators: two vectors of weights and the pixel being multiplied, and one in flight.
 SPARE_REGISTERS = 4
-#: The model of one round of k, in cycles: loads per cycle of current processors, and the latency of a chain of multiply-adds.
+#: The model of one round of k, in cycles: loads per cycle of current processors, and the latency of a chain
+#: of multiply-adds.
 LOADS_PER_CYCLE = 2
 MULTIPLY_LATENCY = 4
 #: Cycles of a round that do not shrink with the tile: the offset, the counter, what the scheduler loses.
 ROUND_CYCLES = 0.5
-#: What bringing a vector of weights, and a pixel, from the second-level cache costs each round, for they do not stay in the first:
-#: 256 -> 64 channels at 56x56, 1x1, tiles of 28 x 1 against 14 x 2: 201 against 217 GFLOP/s (Zen 4, November 2026).
+#: What bringing a vector of weights, and a pixel, from the second-level cache costs each round, for they do
+#: not stay in the first: 256 -> 64 channels at 56x56, 1x1, tiles of 28 x 1 against 14 x 2: 201 against 217
+#: GFLOP/s (Zen 4, November 2026).
 WEIGHT_CYCLES = 0.5
 PIXEL_CYCLES = 0.06
-#: The same for weights that the cache cannot hold: 512 -> 512 at 7x7, 3x3, tiles of 7 x 4 against 2 x 7 x 2: 200 against 224 GFLOP/s.
+#: The same for weights that the cache cannot hold: 512 -> 512 at 7x7, 3x3, tiles of 7 x 4 against 2 x 7 x
+#: 2: 200 against 224 GFLOP/s.
 FAR_WEIGHT_CYCLES = 1.5
 #: Cycles to begin and end a tile.
 TILE_CYCLES = 40
-#: A store of less than a whole cache line, or across two: 64 -> 256 channels at 56x56, 1x1, one thread, tiles of 14 x 1 against 16 x 1:
-#: 96 against 100 GFLOP/s (Zen 4, November 2026).
+#: A store of less than a whole cache line, or across two: 64 -> 256 channels at 56x56, 1x1, one thread,
+#: tiles of 14 x 1 against 16 x 1: 96 against 100 GFLOP/s (Zen 4, November 2026).
 SPLIT_STORE_CYCLES = 2.5
-#: How much slower (by the model) a choice may be that needs one kernel fewer: compiling one takes as long as some calls.
+#: How much slower (by the model) a choice may be that needs one kernel fewer: compiling one takes as long
+#: as some calls.
 KERNEL_WORTH = 0.01
 #: More rows per tile than this only cost base registers.
 MAX_ROWS = 8
@@ -56,8 +61,19 @@ def cuts(total, largest):
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What the model knows: vector registers, multiply-adds per cycle, lanes of the blocks that a store transposes (1: none),
-    vectors of weights that stay in the cache, base registers for pixels."""
+    """What the model knows.
+
+    Attributes
+    ----------
+    registers, multiplies : int
+        Vector registers, and multiply-adds of full ones per cycle.
+    lanes : int
+        Of the blocks that a store transposes; 1 where none is.
+    weights : int
+        Vectors of weights that stay in the cache.
+    bases : int
+        Base registers for pixels.
+    """
 
     registers: int
     multiplies: int
@@ -82,7 +98,15 @@ def tile_cycles(rows, columns, vectors, k_count, machine, width):
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How rows, columns and vectors of output channels are cut: tuples of part sizes, and the modelled cycles of all tiles together."""
+    """How rows, columns and vectors of output channels are cut.
+
+    Attributes
+    ----------
+    rows, columns, vectors : tuple of int
+        Sizes of the parts.
+    cycles : float
+        Of all tiles together, modelled.
+    """
 
     rows: tuple
     columns: tuple
@@ -96,10 +120,11 @@ def _count(sizes):
 
 @functools.lru_cache(maxsize=4096)
 def choose(height, width, vectors, k_count, machine, half):
-    """The best `Tiling` of an output plane of `height` x `width` and of `vectors` vectors of channels, the last by itself if `half`.
+    """The best `Tiling` of an output plane of `height` x `width` and of `vectors` vectors of channels.
 
-    (A tile of whole and half vectors broadcasts each pixel twice, which spills: 3 -> 24 channels at 300x300, 7x7, stride 2: 14 x 1.5 vectors 76,
-    tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s; Zen 4, November 2026.)
+    If `half`, the last vector is only half used and stands by itself.  (A tile of whole and half vectors
+    broadcasts each pixel twice, which spills: 3 -> 24 channels at 300x300, 7x7, stride 2: 14 x 1.5 vectors
+    76, tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s; Zen 4, November 2026.)
     """
     room = machine.registers - SPARE_REGISTERS
     best, best_score = None, math.inf

@@ -1,12 +1,14 @@
 """A thread pool in generated code: fork-join in a microsecond or two, without OpenMP and without Python in the workers.
 
-The caller publishes a job as one 64-bit word: its serial number above, the number of unclaimed tasks below.  Whoever takes part claims a task
-by decreasing the word with compare-and-swap, so a delayed worker holds nobody up, a claim can never fall into the wrong job, and
-the job is over when as many tasks were finished as published.  Idle workers watch the word for a short time and then sleep on a
-condition variable.  What a task computes must not depend on who runs it.
+The caller publishes a job as one 64-bit word: its serial number above, the number of unclaimed tasks below.
+Whoever takes part claims a task by decreasing the word with compare-and-swap, so a delayed worker holds
+nobody up, a claim can never fall into the wrong job, and the job is over when as many tasks were finished
+as published.  Idle workers watch the word for a short time and then sleep on a condition variable.  What a
+task computes must not depend on who runs it.
 
-Several Python threads may call at once: one gets the workers, the others run their tasks themselves.  A forked child starts
-its own workers when it first needs them.  Where there are no POSIX threads, everything runs on the calling thread.
+Several Python threads may call at once: one gets the workers, the others run their tasks themselves.  A
+forked child starts its own workers when it first needs them.  Where there are no POSIX threads, everything
+runs on the calling thread.
 """
 
 import atexit
@@ -25,17 +27,17 @@ from .compile import address
 from .target import target
 from .vector import INT, Code, Value
 
-#: How long an idle worker watches for the next job before it sleeps: longer than the Python between two layers of a network, shorter
-#: than anyone would notice on a busy machine.  Waking a sleeper costs 8 to 20 us: 256 x 256, k = 5 took 37 us with 50 us of watching
-#: and 20 us with 200 us or more (Zen 4, 2026-11).
+#: How long an idle worker watches for the next job before it sleeps: longer than the Python between two
+#: layers of a network, shorter than anyone would notice on a busy machine.  Waking a sleeper costs 8 to 20
+#: us: 256 x 256, k = 5 took 37 us with 50 us of watching and 20 us with 200 us or more (Zen 4, 2026-11).
 SPIN_NANOSECONDS = 200_000
 #: Looks at the job word between two looks at the clock; one pause takes 15-50 ns.
 SPINS_PER_CLOCK = 64
 MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
 
 # The pool's memory, in bytes; what several threads write has a cache line (or a pair of them) of its own.
-JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LOCK, WAKE, THREADS, PROCESSOR, HANDLES = (
-    128 * i for i in range(12)
+JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, THREADS, PROCESSOR, HANDLES = (
+    128 * i for i in range(13)
 )
 MAX_WORKERS = 1023
 POOL_BYTES = HANDLES + 8 * (MAX_WORKERS + 1)
@@ -43,9 +45,11 @@ POOL_BYTES = HANDLES + 8 * (MAX_WORKERS + 1)
 PROCESSOR_SET_BYTES = 128
 LOW = (1 << 32) - 1
 
-# The head of a frame: what a call hands to its tasks (and the number of this call); the rest of it belongs to the kernel family.
-FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL = (8 * i for i in range(5))
-FRAME_HEAD = 5
+# The head of a frame: what a call hands to its tasks, the number of this call, and how many threads it has
+# scratch for (0: none is needed); the rest of it belongs to the kernel family.
+FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS = (8 * i for i in range(6))
+FRAME_HEAD = 6
+_FUNCTION_OF_POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 #: A NumPy array object keeps the address of its data right behind the object's head.
 ARRAY_DATA = object.__basicsize__
 
@@ -84,17 +88,20 @@ def _clock(code, time):
 
 
 def _drain(code, pool, worker):
-    """Claim and run tasks until none is left unclaimed."""
+    """Claim and run tasks until none is left unclaimed, or none that this worker has scratch for.
+
+    The limit is read between two looks at the job, so that it is this job's: another thread may have asked
+    for more workers since the call took its frame.
+    """
 
     def claim():
         job = _get(pool + JOB)
         left = job & LOW
-        some = left.compare(">", 0)
-        with code.when(some):
-            with code.when(_swap_if(pool + JOB, job, job - 1)):
-                frame = (pool + FRAME).load_pointer()
-                code.call((pool + FUNCTION).load_pointer(), [frame, (frame + FRAME_TASKS).load() - left, worker])
-                _add(pool + DONE, 1)
+        some = left.compare(">", 0) & worker.compare("<", _get(pool + LIMIT))
+        with code.when(some), code.when(_swap_if(pool + JOB, job, job - 1)):
+            frame = (pool + FRAME).load_pointer()
+            code.call((pool + FUNCTION).load_pointer(), [frame, (frame + FRAME_TASKS).load() - left, worker])
+            _add(pool + DONE, 1)
         return some
 
     code.repeat(claim)
@@ -146,9 +153,10 @@ def _write_worker(module):
 def _make_way(code, pool):
     """Keep the workers off the caller's processor, by their affinity, whenever the caller turns up on another one.
 
-    Linux likes to wake a thread on the processor that wakes it, where the caller keeps it waiting: on the two-core machine of
-    November 2026 a call after 12 ms of sleep took twice as long, and so did the next ones.  The processors left are those of
-    the caller's own affinity; where that is only one, setting the empty set fails, and nothing changes.
+    Linux likes to wake a thread on the processor that wakes it, where the caller keeps it waiting: on the
+    two-core machine of November 2026 a call after 12 ms of sleep took twice as long, and so did the next
+    ones.  The processors left are those of the caller's own affinity; where that is only one, setting the
+    empty set fails, and nothing changes.
     """
     processor = code.widen(code.external("sched_getcpu", []))
     moved = (pool + PROCESSOR).load().compare("!=", processor + 1)
@@ -174,6 +182,8 @@ def _publish(code, pool, frame, tasks):
         _make_way(code, pool)
     (pool + FUNCTION).store((frame + FRAME_FUNCTION).load())
     (pool + FRAME).store(frame)
+    threads = (frame + FRAME_THREADS).load()
+    _set(pool + LIMIT, threads.compare(">", 0).choose(threads, MAX_WORKERS + 1))
     _set(pool + DONE, 0)
     serial = (_get(pool + JOB) >> 32) + 1
     _set(pool + JOB, (serial << 32) + tasks)
@@ -184,7 +194,7 @@ def _publish(code, pool, frame, tasks):
 
 
 def _await(code, pool, tasks):
-    """Wait for the tasks that others claimed; give up the processor when it takes long, for they may be waiting for it."""
+    """Wait for the tasks that others claimed; when it takes long give up the processor: they may need it."""
 
     def unfinished():
         return _get(pool + DONE).compare("<", tasks)
@@ -220,9 +230,8 @@ def _write_call(module):
     shared = tasks.compare(">", 1) & (pool + THREADS).load().compare(">", 0)
     owned = code.stack(8)
     owned.store(0)
-    with code.when(shared):
-        with code.when(_swap_if(pool + OWNER, 0, 1)):
-            owned.store(1)
+    with code.when(shared), code.when(_swap_if(pool + OWNER, 0, 1)):
+        owned.store(1)
     with code.either(owned.load().compare("==", 1)) as (yes, no):
         with yes:
             _publish(code, pool, frame, tasks)
@@ -231,6 +240,19 @@ def _write_call(module):
             _set(pool + OWNER, 0)
         with no:
             code.loop(tasks, alone)
+    code.finish()
+
+
+def _write_seize(module):
+    """``void seize(void *pool)``: wait until no caller has the workers, and keep callers from them."""
+    code = Code(module, "seize", target(), "p")
+    (pool,) = code.arguments
+
+    def taken():
+        code.external("sched_yield", [])
+        return _swap_if(pool + OWNER, 0, 1).compare("==", 0)
+
+    code.repeat(taken)
     code.finish()
 
 
@@ -284,16 +306,18 @@ class _Pool:
             self.workers.append(handle)
 
     def _stop(self):
-        """End the workers; jobs under way are finished by their callers."""
+        """End the workers, between two jobs: no caller may touch a thread that has ended."""
         if self.workers:
             system, base = ctypes.CDLL(None), self.memory.ctypes.data
+            _FUNCTION_OF_POOL(address("seize", (), target(), _write_seize))(base)
             self.memory[STOP // 8] = 1
             system.pthread_mutex_lock(ctypes.c_void_p(base + LOCK))
             system.pthread_cond_broadcast(ctypes.c_void_p(base + WAKE))
             system.pthread_mutex_unlock(ctypes.c_void_p(base + LOCK))
             for handle in self.workers:
                 system.pthread_join(handle, None)
-        self.memory[STOP // 8] = self.memory[THREADS // 8] = self.memory[PROCESSOR // 8] = 0
+        for word in (STOP, THREADS, PROCESSOR, OWNER):
+            self.memory[word // 8] = 0
         self.workers = []
 
     def end(self):
@@ -316,7 +340,7 @@ def ready():
 
 @functools.cache
 def caller():
-    """``call(frame_address, id(x), id(out))``: sets the frame's arrays and runs its tasks, on all threads if they are free."""
+    """``call(frame_address, id(x), id(out))``: sets the frame's arrays and runs its tasks on the free threads."""
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     return kind(address("call", (), target(), _write_call))
 

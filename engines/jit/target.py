@@ -1,8 +1,8 @@
 """What the processor offers to generated code: vector length, registers, instruction set.
 
-A kernel generator asks a `Target` for lanes and registers and never for a processor's name, so the same generator writes AVX-512,
-AVX2, SSE and NEON code.  A level may be forced, by argument or by the environment variable ``CONVBENCH_ISA``, to test one
-instruction set on a machine that has more.
+A kernel generator asks a `Target` for lanes and registers and never for a processor's name, so the same
+generator writes AVX-512, AVX2, SSE and NEON code.  A level may be forced, by argument or by the environment
+variable ``CONVBENCH_ISA``, to test one instruction set on a machine that has more.
 """
 
 import dataclasses

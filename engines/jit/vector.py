@@ -1,8 +1,9 @@
 """Values of generated code, with operators: what lets a kernel generator read like the algorithm that it emits.
 
-`Code` writes one function.  It hands out `Value`s: 64-bit integers, pointers, floating-point scalars, and vectors of them as long
-as the target's registers.  ``a + b`` emits an addition; ``total.fma(a, b)`` one fused multiply-add; ``p + 8`` on a pointer moves
-by bytes; ``p.load(kind)`` and ``p.store(value)`` touch memory at any alignment, under a mask where asked.
+`Code` writes one function.  It hands out `Value`s: 64-bit integers, pointers, floating-point scalars, and
+vectors of them as long as the target's registers.  ``a + b`` emits an addition; ``total.fma(a, b)`` one
+fused multiply-add; ``p + 8`` on a pointer moves by bytes; ``p.load(kind)`` and ``p.store(value)`` touch
+memory at any alignment, under a mask where asked.
 
 >>> def axpy(module):                                                    # doctest: +SKIP
 ...     code = Code(module, "axpy", target, "ppi")
@@ -163,6 +164,12 @@ class Value:
                 "llvm.masked.store", ir.VoidType(), [value, self, self.code.int32(align), mask], [kind, POINTER]
             )
 
+    def stream(self, value):
+        """Write a whole vector past the caches to this pointer, which must be a multiple of its length."""
+        length = value.ir.type.count * value.ir.type.element.get_abi_size(self.code.layout)
+        written = self.code.builder.store(value.ir, self.ir, align=length)
+        written.set_metadata("nontemporal", self.code.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+
     def broadcast(self, kind):
         """A vector that holds the scalar at this pointer in every lane."""
         return self.code.splat(self.load(kind.scalar), kind)
@@ -251,7 +258,8 @@ class Code:
     def transpose(self, rows):
         """Columns of the matrix whose rows are these vectors, as many as lanes; missing rows count as anything.
 
-        log2(lanes) rounds of interleaving row i with row i + lanes/2: each moves one bit of the row number into the lane number.
+        log2(lanes) rounds of interleaving row i with row i + lanes/2: each moves one bit of the row number
+        into the lane number.
         """
         lanes = rows[0].ir.type.count
         undefined = Value(self, ir.Constant(rows[0].ir.type, ir.Undefined))
@@ -279,12 +287,13 @@ class Code:
         number = self.builder.ptrtoint(function.ir, INT)
         self.builder.call(self.builder.inttoptr(number, kind.as_pointer()), values)
 
-    def external(self, name, arguments, result=ir.IntType(32)):
-        """Call the C function `name` of this process."""
+    def external(self, name, arguments):
+        """Call the C function `name` of this process, whose result is an int."""
         values = [self.value(argument).ir for argument in arguments]
         function = self.module.globals.get(name)
         if function is None:
-            function = ir.Function(self.module, ir.FunctionType(result, [value.type for value in values]), name)
+            kind = ir.FunctionType(ir.IntType(32), [value.type for value in values])
+            function = ir.Function(self.module, kind, name)
         return Value(self, self.builder.call(function, values))
 
     def stack(self, size):
@@ -305,7 +314,14 @@ class Code:
         self.intrinsic("llvm.prefetch", ir.VoidType(), [pointer, *flags], [POINTER])
 
     def loop(self, count, body, carried=(), start=0, step=1):
-        """Run ``body(i, *carried)`` for i in ``range(start, count, step)``; it returns the carried values of the next round.
+        """Run ``body(i, *carried)`` for i in ``range(start, count, step)``.
+
+        Parameters
+        ----------
+        count, start, step : int or Value
+        body : callable
+            Returns the carried values of the next round.
+        carried : sequence of Value
 
         Returns
         -------
@@ -318,7 +334,7 @@ class Code:
         self.builder.branch(head)
         self.builder.position_at_end(head)
         values = [Value(self, self.builder.phi(value.ir.type)) for value in (start, *carried)]
-        for value, first in zip(values, (start, *carried)):
+        for value, first in zip(values, (start, *carried), strict=True):
             value.ir.add_incoming(first.ir, before)
         self.builder.cbranch(values[0].compare("<", count).ir, inside, after)
         self.builder.position_at_end(inside)

@@ -1,10 +1,12 @@
 """Direct convolution with vectors along the output width: images, depthwise and few channels per group.
 
-    y[n, o, z, y, x] = b[o] + sum over c, kz, ky, kx of  w[o, c, kz, ky, kx] * x[n, c, s z + d kz - p, s y + d ky - p, s x + d kx - p]
+    out[n, o, z, y, x] = bias[o] + sum over c, kz, ky, kx of
+        w[o, c, kz, ky, kx] * x[n, c, s z + d kz - p, s y + d ky - p, s x + d kx - p]
 
-A tile of vectors stands over several output rows, so that each input vector is loaded once for all the rows that it touches
-(`wide_kernel`); inputs are read where they lie, and what needs padding or has a column stride is first laid into a small patch in
-the cache.  It wins wherever vectors along the output channels would stay empty.
+A tile of vectors stands over several output rows, so that each input vector is loaded once for all the rows
+that it touches (`wide_kernel`); inputs are read where they lie, and what needs padding or has a column
+stride is first laid into a small patch in the cache.  It wins wherever vectors along the output channels
+would stay empty.
 """
 
 import math
@@ -13,22 +15,20 @@ import numpy as np
 
 from convbench import settings
 
-from . import parallel, wide_kernel, wide_layout, wide_planes
+from . import parallel, wide_kernel, wide_layout, wide_planes, wide_sweep
 from .compile import address
 from .target import target
 from .vector import Code
 from .wide_steps import Geometry
 
 DTYPES = ("float32", "float64")
-#: Multiply-adds below which the calling thread computes alone (128 x 128, k = 3: 5.0 us alone, 4.4 shared with a watching worker, 12.6 if
-#: the worker sleeps; Zen 4, 2026-11).
+#: Multiply-adds below which the calling thread computes alone (128 x 128, k = 3: 5.0 us alone, 4.4 shared
+#: with a watching worker, 12.6 if the worker sleeps; Zen 4, 2026-11).
 SMALL = 150_000
 #: Tasks per thread: few enough to cost nothing, enough to even out a disturbed core.
 TASKS_PER_THREAD = 8
 #: Bytes; patches of two threads do not share one.
 CACHE_LINE = 64
-#: Longer rows could not be masked with 32-bit lane numbers.
-MAX_WIDTH = 1 << 30
 
 
 def why_unsupported(spec):
@@ -37,8 +37,6 @@ def why_unsupported(spec):
         return f"vectors along the width are written for {' and '.join(DTYPES)}, not {spec.dtype}"
     if spec.memory_format != "channels_first":
         return f"vectors along the width need rows in one piece, not memory format {spec.memory_format}"
-    if max(spec.spatial) * max(spec.stride) > MAX_WIDTH:
-        return f"a dimension of {max(spec.spatial)} is longer than {MAX_WIDTH}"
     return None
 
 
@@ -62,8 +60,8 @@ class WidePlan:
 
     Notes
     -----
-    Sums run in the same order whatever the number of threads, so results do not depend on it, to the bit.  Concurrent calls are
-    safe; each takes scratch of its own.
+    Sums run in the same order whatever the number of threads, so results do not depend on it, to the bit.
+    Concurrent calls are safe; each takes scratch of its own.
     """
 
     def __init__(self, spec, weight, bias=None, *, isa=None):
@@ -72,7 +70,7 @@ class WidePlan:
         bias = np.zeros(len(weight), spec.dtype) if bias is None else np.array(bias, spec.dtype)
         work = geometry.batch * math.prod(geometry.out) * weight.size
         threads = 1 if work < SMALL else settings.get_num_threads()
-        prepare = wide_planes.prepare if wide_planes.suits(geometry, machine) else _prepare_rows
+        prepare = _way(geometry, machine)
         task, names, words, blocks, scratch_bytes, self._arrays = prepare(geometry, machine, weight, bias)
         self._tasks = min(blocks, threads * TASKS_PER_THREAD) if threads > 1 else 1
         self._scratch_bytes = -(-scratch_bytes // CACHE_LINE) * CACHE_LINE + 2 * CACHE_LINE
@@ -85,9 +83,10 @@ class WidePlan:
         self._frames = [self._new_frame(1)]
 
     def _new_frame(self, threads):
-        """What one call at a time owns: its words' address, the threads it has scratch for, the words and the scratch."""
+        """What one call at a time owns: its words' address, threads it has scratch for, words and scratch."""
         scratch = np.empty(self._scratch_bytes * threads + CACHE_LINE, np.uint8)
         words = self._words.copy()
+        words[parallel.FRAME_THREADS // 8] = threads
         words[self._scratch_word] = scratch.ctypes.data + -scratch.ctypes.data % CACHE_LINE
         return words.ctypes.data, threads, words, scratch
 
@@ -110,37 +109,49 @@ class WidePlan:
         self._frames.append(frame)
 
 
+def _way(geometry, machine):
+    """The fastest of the three algorithms for `geometry`."""
+    for way in (wide_planes, wide_sweep):
+        if way.suits(geometry, machine):
+            return way.prepare
+    return _prepare_rows
+
+
 def _prepare_rows(geometry, machine, weight, bias):
     """Everything that a frame needs: (task function's address, words, blocks, scratch bytes, arrays to keep)."""
     g, size = geometry, geometry.itemsize
     layout, steps = wide_layout.design(g, machine)
-    arrays = dict(weights=steps.pack(weight), bias=bias, block_table=wide_layout.block_table(layout, steps))
-    arrays.update(wide_layout.offset_tables(layout, steps))
+    arrays = {
+        "weights": steps.pack(weight),
+        "bias": bias,
+        "block_table": wide_layout.block_table(layout, steps),
+        **wide_layout.offset_tables(layout, steps),
+    }
     blocks = len(arrays["block_table"])
     outputs = g.outputs if g.batch * g.groups * blocks >= wide_layout.BLOCKS_WANTED else 1
     images = arrays["image_table"] = wide_layout.image_table(layout, steps, outputs)
     pitch, staged_pitch, out_pitch = layout.pitches
-    words = dict(
-        blocks=blocks,
-        images=len(images),
-        outputs=outputs,
-        out_step=math.prod(g.out) * size,
-        itemsize=size,
-        tile=_tile(machine, g.dtype, layout.rows, steps.heights, layout.fold),
-        stage=_stage(machine, g.dtype, g.stride[2]),
-        channels=g.channels,
-        channel_step=math.prod(g.size) * size,
-        depth_step=g.dilation[0] * g.size[1] * g.size[2] * size,
-        staged_rows=layout.staged_rows,
-        source_pitch=g.dilation[1] * g.size[2] * size,
-        stage_pitch=layout.stage_pitch * size,
-        stage_plane=layout.stage_plane * size,
-        phase_pitch=layout.phase_pitch * size,
-        weights_step=arrays["weights"].strides[0],
-        pitch=pitch * size,
-        staged_pitch=staged_pitch * size,
-        out_pitch=out_pitch * size,
-    )
+    words = {
+        "blocks": blocks,
+        "images": len(images),
+        "outputs": outputs,
+        "out_step": math.prod(g.out) * size,
+        "itemsize": size,
+        "tile": _tile(machine, g.dtype, layout.rows, steps.heights, layout.fold),
+        "stage": _stage(machine, g.dtype, g.stride[2]),
+        "channels": g.channels,
+        "channel_step": math.prod(g.size) * size,
+        "depth_step": g.dilation[0] * g.size[1] * g.size[2] * size,
+        "staged_rows": layout.staged_rows,
+        "source_pitch": g.dilation[1] * g.size[2] * size,
+        "stage_pitch": layout.stage_pitch * size,
+        "stage_plane": layout.stage_plane * size,
+        "phase_pitch": layout.phase_pitch * size,
+        "weights_step": arrays["weights"].strides[0],
+        "pitch": pitch * size,
+        "staged_pitch": staged_pitch * size,
+        "out_pitch": out_pitch * size,
+    }
     return _task(machine), wide_kernel.FRAME, words, blocks * len(images), layout.stage_size * size, arrays
 
 

@@ -1,12 +1,14 @@
-"""Generators of the wide family: the tile that computes, the stage that lays a padded patch into the cache, the task that runs both.
+"""Generators of the wide family: the tile computes, the stage lays a padded patch into the cache, the task runs both.
 
-The tile holds ``rows`` vectors of outputs, one above the other, and walks a list of *steps*.  A step is an address and ``height``
-weights of one kernel column: input row i, loaded once, is multiplied into every output row r that it touches,
+The tile holds ``rows`` vectors of outputs, one above the other, and walks a list of *steps*.  A step is an
+address and ``height`` weights of one kernel column: input row i, loaded once, is multiplied into every
+output row r that it touches,
 
     sum[r] += weight[i - r] * input[i],        i = 0 ... rows + height - 2,
 
-so ``rows * height`` multiply-adds cost ``rows + height - 1`` loads of inputs and ``height`` of weights.  Kernel columns, input
-channels, kernel depths and pieces of tall kernels are further steps: the code does not depend on the size of the kernel.
+so ``rows * height`` multiply-adds cost ``rows + height - 1`` loads of inputs and ``height`` of weights.
+Kernel columns, input channels, kernel depths and pieces of tall kernels are further steps: the code does
+not depend on the size of the kernel.
 """
 
 from llvmlite import ir
@@ -14,8 +16,8 @@ from llvmlite import ir
 from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .vector import Kind, Value
 
-#: Rows between a row being staged and the one that is fetched meanwhile: those of the next band (4096 x 4096, k = 3: 5.1-5.3 ms against
-#: 5.6 without; nothing lost where images fit the caches; Zen 4, 2026-11).
+#: Rows between a row being staged and the one that is fetched meanwhile: those of the next band (4096 x
+#: 4096, k = 3: 5.1-5.3 ms against 5.6 without; nothing lost where images fit the caches; Zen 4, 2026-11).
 ROWS_AHEAD = 8
 #: Strides above this are staged element by element: the shuffles would grow with the square of the stride.
 MAX_SHUFFLED_STRIDE = 8
@@ -100,7 +102,9 @@ def _inside(code, first, low, high, kind):
 
 
 def write_tile(code, dtype, rows, heights, fold):
-    """Body of ``tile(source, out, bias, offsets_a, count_a, weights_a, offsets_b, count_b, weights_b, pitch, out_pitch, rows, columns)``.
+    """Body of ``tile(source, out, bias, steps a, steps b, pitch, out_pitch, rows, columns)``.
+
+    Steps are three arguments each: their offsets, how many, and their weights.
 
     With `fold`, output row r is the r-th vector of one long row, and a tile advances by all of them.
     """
@@ -124,7 +128,7 @@ def write_tile(code, dtype, rows, heights, fold):
 
     def tile(x):
         sums = [bias.broadcast(kind)] * rows
-        for height, (offsets, count, weights) in zip(heights, (lists[:3], lists[3:])):
+        for height, (offsets, count, weights) in zip(heights, (lists[:3], lists[3:]), strict=True):
             if height:
                 sums = steps(sums, height, offsets, count, weights, source + x * kind.itemsize)
         _store(code, sums, out + x * kind.itemsize, out_pitch, valid_rows, columns - x, kind, fold)
@@ -156,8 +160,9 @@ def _store(code, sums, out, out_pitch, valid_rows, columns, kind, fold):
 def write_stage(code, dtype, stride):
     """Body of ``stage(source, to, rows, row_low, row_high, source_pitch, to_pitch, low, high, vectors, phase_pitch)``.
 
-    Row j of the patch is the source's row, zero outside [row_low, row_high) and outside columns [low, high).  Column
-    ``stride * q + p`` goes to element q of phase p, so that every tap of a strided convolution reads contiguous vectors.
+    Row j of the patch is the source's row, zero outside [row_low, row_high) and outside columns [low,
+    high).  Column ``stride * q + p`` goes to element q of phase p, so that every tap of a strided
+    convolution reads contiguous vectors.
     """
     kind = code.vector(dtype)
     source, to, rows, row_low, row_high, source_pitch, to_pitch, low, high, vectors, phase_pitch = code.arguments

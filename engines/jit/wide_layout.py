@@ -1,7 +1,8 @@
-"""Where everything lies: tiles, patches and blocks of a plan of the wide family, and the tables that its generated tasks read.
+"""Where everything lies in a plan of the wide family: tiles, patches and blocks, and the tables that say so.
 
-A `Layout` says how a tile lies in the image and in a staged patch.  `block_table` cuts one output image into rectangles and says for
-each what it reads, what it must stage and which steps it may skip; `image_table` says where each image and group begins.
+A `Layout` says how a tile lies in the image and in a staged patch.  `block_table` cuts one output image
+into rectangles and says for each what it reads, what it must stage and which steps it may skip;
+`image_table` says where each image and group begins.
 """
 
 import dataclasses
@@ -20,17 +21,20 @@ from .wide_steps import (
     strands,
 )
 
-#: Image rows of a tile at most: with more, inputs and outputs crowd the first-level cache (richardson_lucy 256 x 256 x 32, k = 5: 3.1 ms
-#: with 16 rows, 3.5 with 24; alexnet:conv1 2.3 with 14, 4.0 with 19).
+#: Image rows of a tile at most: with more, inputs and outputs crowd the first-level cache (richardson_lucy
+#: 256 x 256 x 32, k = 5: 3.1 ms with 16 rows, 3.5 with 24; alexnet:conv1 2.3 with 14, 4.0 with 19).
 ROWS = 16
-#: Rows of a tile at most where each lies on a memory page of its own: more would exhaust the hardware's prefetchers and, where they
-#: fall on the same cache sets, push each other out (1024 x 1024, k = 3: 0.16 ms with 8 rows, 0.21 with 16, 0.26 with 24; Zen 4, 2026-11).
+#: Rows of a tile at most where each lies on a memory page of its own: more would exhaust the hardware's
+#: prefetchers and, where they fall on the same cache sets, push each other out (1024 x 1024, k = 3: 0.16 ms
+#: with 8 rows, 0.21 with 16, 0.26 with 24; Zen 4, 2026-11).
 ROWS_ON_PAGES = 8
 PAGE = 4096
-#: Rows that may share a set of the first-level cache before they are copied into a patch that spreads them (same image read in place: 0.93 ms).
+#: Rows that may share a set of the first-level cache before they are copied into a patch that spreads them
+#: (same image read in place: 0.93 ms).
 ROWS_PER_SET = 4
 CACHE_LINE = 64
-#: Output columns of one block where vectors follow each other in one row: short enough to share one signal between threads.
+#: Output columns of one block where vectors follow each other in one row: short enough to share one signal
+#: between threads.
 FOLDED_COLUMNS = 2048
 #: Blocks that a problem should have, so that threads can share it, as long as tiles keep `ROWS_ON_PAGES` rows.
 BLOCKS_WANTED = 16
@@ -88,7 +92,7 @@ class Layout:
 
     @functools.cached_property
     def phase_pitch(self):
-        """Elements of one column phase of a staged row: an odd number of vectors, so that rows do not share a cache set."""
+        """Elements of one column phase of a staged row: an odd number of vectors, so that rows spread over the sets."""
         most = -(-self.columns // self.reach) * self.reach + self.shift
         return (-(-most // self.lanes) | 1) * self.lanes
 
@@ -148,7 +152,7 @@ class Layout:
         return (first, min(last, g.out[2])) if last > first else (0, 0)
 
     def reads_in_place(self):
-        """Whether tiles without padding read the image where it lies: rows at such distances that the cache can hold them together."""
+        """Whether tiles without padding read the image in place: the cache can hold rows so far apart together."""
         g = self.geometry
         if g.stride[2] > 1:
             return False
@@ -184,7 +188,7 @@ class Layout:
         ]
 
     def rectangles(self, direct):
-        """Rectangles (first row, rows, first column, stop column, staged) that cover one output plane, in the order of memory."""
+        """Rectangles (first row, rows, first column, stop column, staged) that cover one output plane, in order."""
         g = self.geometry
         reach = (self.staged_rows - 1) * g.dilation[1]  # input rows that a whole tile spans
         found = []
@@ -215,7 +219,7 @@ def skippable(layout, taps, rectangle):
 def design(geometry, target):
     """Layout and steps for `geometry`: how tall a tile is, which way it lies, and how much of a row one patch holds."""
     lanes = target.lanes(geometry.dtype)
-    fold = geometry.kernel[1] == 1 and (geometry.out[1] == 1 or geometry.out[2] > lanes and geometry.kernel[2] > 1)
+    fold = geometry.kernel[1] == 1 and (geometry.out[1] == 1 or (geometry.out[2] > lanes and geometry.kernel[2] > 1))
     longest = max(map(len, strands(geometry, lanes, fold)))
     limit = min(longest, target.registers // REGISTERS_PER_TAP)
     tile_step = 1 if fold else geometry.row_unit // geometry.stride[1]
@@ -241,7 +245,7 @@ def _step_columns(layout, steps, rectangles):
     """The columns of a block table that say which steps to take."""
     g, columns, passed = layout.geometry, {}, 0
     depth_first, depth_count = _depths(g)
-    for name, taps, height in zip("ab", steps.taps, steps.heights):
+    for name, taps, height in zip("ab", steps.taps, steps.heights, strict=True):
         if g.kernel[0] > 1:
             first, count = (depths * (len(taps) // g.kernel[0]) for depths in (depth_first, depth_count))
         else:
@@ -259,9 +263,10 @@ def block_table(layout, steps):
     rectangles = layout.rectangles(layout.reads_in_place())
     y, rows, x, stop, staged = np.array(rectangles, np.int64).T
     z = np.arange(g.out[0])[:, None]
-    plane, row, column = (place * stride - low for place, stride, low in zip((z, y, x), g.stride, g.low))
+    plane, row, column = (place * stride - low for place, stride, low in zip((z, y, x), g.stride, g.low, strict=True))
     columns = _step_columns(layout, steps, rectangles)
     columns["depth_first"], columns["depth_count"] = _depths(g)
+    vectors, patch = -(-(stop - x + layout.shift) // layout.lanes), layout.lanes * g.stride[2]
     columns.update(
         source=((plane * g.size[1] + row) * g.size[2] + column) * g.itemsize,
         out=((z * g.out[1] + y) * g.out[2] + x) * g.itemsize,
@@ -270,9 +275,9 @@ def block_table(layout, steps):
         staged=staged,
         row_low=np.clip(-(row // g.dilation[1]), 0, layout.staged_rows),
         row_high=np.clip(-((row - g.size[1]) // g.dilation[1]), 0, layout.staged_rows),
-        column_low=np.maximum(-column, 0),
-        column_high=np.maximum(g.size[2] - column, 0),
-        vectors=-(-(stop - x + layout.shift) // layout.lanes),
+        column_low=np.clip(-column, 0, vectors * patch),
+        column_high=np.clip(g.size[2] - column, 0, vectors * patch),
+        vectors=vectors,
         last=0,
     )
     table = np.zeros((g.out[0], len(rectangles), len(BLOCK)), np.int64)
@@ -283,11 +288,11 @@ def block_table(layout, steps):
 
 
 def image_table(layout, steps, per_task):
-    """The table of `IMAGE` entries: every image, group and run of `per_task` output channels of a group, addresses in bytes."""
+    """The table of `IMAGE` entries, in bytes: every image, group and run of `per_task` channels of a group."""
     g = layout.geometry
     image, group, part = np.indices((g.batch, g.groups, g.outputs // per_task)).reshape(3, -1)
     channel = group * g.outputs + part * per_task
-    taps = sum(len(some) * height for some, height in zip(steps.taps, steps.heights))
+    taps = sum(len(some) * height for some, height in zip(steps.taps, steps.heights, strict=True))
     table = np.zeros((len(image), len(IMAGE)), np.int64)
     for name, value in [
         ("source", (image * g.groups + group) * g.channels * math.prod(g.size)),
@@ -302,7 +307,7 @@ def image_table(layout, steps, per_task):
 def offset_tables(layout, steps):
     """Step addresses in bytes, by the names that the frame has for them."""
     tables = {}
-    for name, taps in zip("ab", steps.taps):
+    for name, taps in zip("ab", steps.taps, strict=True):
         image, staged = layout.offsets(taps)
         tables["offsets_" + name] = image * layout.geometry.itemsize
         tables["staged_offsets_" + name] = staged * layout.geometry.itemsize

@@ -1,9 +1,11 @@
 """Depthwise convolution of small planes: vectors along channels, after a transpose in the cache.
 
-Planes of 7 x 7 or 14 x 14 leave half of a vector along the width empty, and most taps of a kernel that is larger than the plane
-meet only padding.  With one channel per lane nothing is empty, and the taps that meet padding are known when the code is written:
+Planes of 7 x 7 or 14 x 14 leave half of a vector along the width empty, and most taps of a kernel that is
+larger than the plane meet only padding.  With one channel per lane nothing is empty, and the taps that meet
+padding are known when the code is written:
 
-    sum[ox] += weight[ky, kx] * plane[iy, ix],   for every pair (ox, kx) with ix = stride * ox + dilation * kx - padding inside.
+    sum[ox] += weight[ky, kx] * plane[iy, ix],   for every pair (ox, kx)
+                                                 with ix = stride * ox + dilation * kx - padding inside.
 
 A block of channels is transposed into scratch, computed row by row there, and transposed back.
 """
@@ -42,8 +44,8 @@ BLOCK = ("source", "out", "weights", "bias")
 ROW = ("line", "weights", "count")
 #: Columns at most: the code of a row holds a multiply-add for every pair of columns that meet.
 MAX_WIDTH = 32
-#: Cycles to transpose one element (16 x 16 float32 take about 100; Zen 4, 2026-11), and what a plane costs in the other kernel
-#: besides its multiply-adds, per plane and per row.
+#: Cycles to transpose one element (16 x 16 float32 take about 100; Zen 4, 2026-11), and what a plane costs
+#: in the other kernel besides its multiply-adds, per plane and per row.
 TRANSPOSE_CYCLES = 0.4
 PLANE_CYCLES, ROW_CYCLES = 100, 2
 
@@ -81,7 +83,10 @@ def suits(geometry, target):
 
 
 def write_transpose(code, dtype):
-    """``transpose(source, source_pitch, source_step, to, to_pitch, to_step, count)``: `count` columns, one vector of rows, into rows."""
+    """Body of ``transpose(source, source_pitch, source_step, to, to_pitch, to_step, count)``.
+
+    `count` columns of one vector of rows become `count` rows.
+    """
     kind = code.vector(dtype)
     source, source_pitch, source_step, to, to_pitch, to_step, count = code.arguments
 
@@ -171,21 +176,21 @@ def _write_row(code, kind, axis, line, weight, count, bias, out, line_step, weig
     pieces = -(-axis[1] // (code.target.registers - 3))
     length = -(-axis[1] // pieces)
     for first in range(0, axis[1], length):
-        width = min(length, axis[1] - first)
+        outputs = range(first, min(first + length, axis[1]))
+        joined = [[(o - first, i) for o, i in pairs if o in outputs] for pairs in _pairs(*axis)]
 
-        def kernel_row(_, line, weight, *sums):
+        def kernel_row(_, line, weight, *sums, joined=joined):
             sums = list(sums)
-            for kx, pairs in enumerate(_pairs(*axis)):
-                mine = [(o - first, i) for o, i in pairs if first <= o < first + width]
+            for kx, mine in enumerate(joined):
                 if mine:
                     tap = (weight + kx * kind.bytes).load(kind)
                 for o, i in mine:
                     sums[o] = sums[o].fma((line + i * kind.bytes).load(kind), tap)
             return line + line_step, weight + weight_step, *sums
 
-        sums = code.loop(count, kernel_row, (line, weight, *[bias] * width))[2:]
-        for o, value in enumerate(sums):
-            (out + (first + o) * kind.bytes).store(value)
+        sums = code.loop(count, kernel_row, (line, weight, *[bias] * len(outputs)))[2:]
+        for o, value in zip(outputs, sums, strict=True):
+            (out + o * kind.bytes).store(value)
 
 
 def _block_table(g, starts, lanes):
@@ -216,12 +221,12 @@ def prepare(geometry, target, weight, bias):
     g, lanes = geometry, target.lanes(geometry.dtype)
     starts = np.minimum(np.arange(0, g.groups, lanes), g.groups - lanes)
     channels = starts[:, None] + np.arange(lanes)
-    arrays = dict(
-        block_table=_block_table(g, starts, lanes),
-        row_table=_row_table(g, lanes),
-        bias=np.ascontiguousarray(bias[channels]),
-        weights=np.ascontiguousarray(weight.reshape(g.groups, -1)[channels].transpose(0, 2, 1)),
-    )
+    arrays = {
+        "block_table": _block_table(g, starts, lanes),
+        "row_table": _row_table(g, lanes),
+        "bias": np.ascontiguousarray(bias[channels]),
+        "weights": np.ascontiguousarray(weight.reshape(g.groups, -1)[channels].transpose(0, 2, 1)),
+    }
     vector = lanes * g.itemsize
     planes = math.prod(g.size), math.prod(g.out)
     key = g.dtype, tuple(_axis(g, 2))
@@ -234,16 +239,16 @@ def prepare(geometry, target, weight, bias):
         target,
         lambda module: write_transpose(Code(module, "transpose", target, "piipiii"), g.dtype),
     )
-    words = dict(
-        blocks=len(arrays["block_table"]),
-        rows=g.out[1],
-        in_size=planes[0],
-        out_size=planes[1],
-        in_bytes=planes[0] * g.itemsize,
-        out_bytes=planes[1] * g.itemsize,
-        transpose=transpose,
-        line_step=g.dilation[1] * g.size[2] * vector,
-        weight_step=g.kernel[2] * vector,
-        out_scratch=planes[0] * vector,
-    )
+    words = {
+        "blocks": len(arrays["block_table"]),
+        "rows": g.out[1],
+        "in_size": planes[0],
+        "out_size": planes[1],
+        "in_bytes": planes[0] * g.itemsize,
+        "out_bytes": planes[1] * g.itemsize,
+        "transpose": transpose,
+        "line_step": g.dilation[1] * g.size[2] * vector,
+        "weight_step": g.kernel[2] * vector,
+        "out_scratch": planes[0] * vector,
+    }
     return task, FRAME, words, len(arrays["block_table"]), sum(planes) * vector, arrays

@@ -1,8 +1,9 @@
 """The steps of a wide convolution: its kernel cut into pieces of columns that meet consecutive rows of the input.
 
-A convolution of any stride and dilation is a sum of correlations of stride and dilation 1 (`Geometry.row_unit`), one for each phase
-of the kernel's rows.  Every column of every phase, for every input channel and kernel depth, is cut into pieces of two heights:
-these are the *steps* that the tile of `wide_kernel` walks.
+A convolution of any stride and dilation is a sum of correlations of stride and dilation 1
+(`Geometry.row_unit`), one for each phase of the kernel's rows.  Every column of every phase, for every
+input channel and kernel depth, is cut into pieces of two heights: these are the *steps* that the tile of
+`wide_kernel` walks.
 """
 
 import dataclasses
@@ -74,8 +75,8 @@ class Geometry:
 def strands(geometry, lanes, fold):
     """Runs of taps that meet consecutive vectors of the input: lists of (ky, kx).
 
-    Without `fold` a run goes down one phase of a kernel column.  With it the image is one row, whose vectors take the place of
-    rows: a run holds taps that are one vector apart.
+    Without `fold` a run goes down one phase of a kernel column.  With it the image is one row, whose
+    vectors take the place of rows: a run holds taps that are one vector apart.
     """
     runs = {}
     for ky, kx in itertools.product(range(geometry.kernel[1]), range(geometry.kernel[2])):
@@ -118,7 +119,7 @@ def choose_heights(counts, rows, limit):
 
 
 def choose_rows(length, most):
-    """Rows of a tile: at most `most`, wasting as few as possible of ceil(length / rows) tiles, counting two for each tile's overhead."""
+    """Rows of a tile, at most `most`: those that waste least, with two rows counted for a tile's overhead."""
     if length <= most:
         return length
     return min(range(most, most // 2, -1), key=lambda rows: -(-length // rows) * (rows + 2))
@@ -148,7 +149,9 @@ class Steps:
                 for _ in range(number):
                     pieces[which].append(run[at : at + self.heights[which]])
                     at += self.heights[which]
-        self.taps = [self._spread(geometry, some, height, fold) for some, height in zip(pieces, self.heights)]
+        self.taps = [
+            self._spread(geometry, some, height, fold) for some, height in zip(pieces, self.heights, strict=True)
+        ]
 
     @staticmethod
     def _spread(geometry, pieces, height, fold):

@@ -1,0 +1,127 @@
+"""The run: every row checked, then timed, the machine's limits measured between the groups."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from convbench import conv, data, settings
+from convbench.compare import limits, protocol
+from convbench.compare.peers import PEERS, Peer, installed
+from convbench.compare.results import COPY, OURS, Comparison, Result
+from convbench.compare.rows import COPY_ROW, Row, group_of
+from convbench.machine import processor_name
+from convbench.spec import ConvSpec
+
+LAYERS = {1: conv.Conv1d, 2: conv.Conv2d, 3: conv.Conv3d}
+# A peer's result may differ from ours by that much, in the 2-norm: Winograd's rounding fits, a wrong border does not.
+TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
+LOOSE = 1e-2  # half precision
+
+Progress = Callable[[str], None]
+
+
+def compare(
+    rows: Sequence[Row],
+    engine: str = "direct",
+    *,
+    peers: tuple[Peer, ...] = PEERS,
+    strict: bool = False,
+    rounds: int = protocol.ROUNDS,
+    command: str = "convbench compare",
+    progress: Progress = lambda name: None,
+) -> Comparison:
+    """Time an engine and its peers on `rows`.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    engine : str
+        A name, or "auto".
+    peers : tuple of Peer
+        Those that are not installed are left out.
+    strict : bool
+        Alternate call by call (`protocol.strict`) instead of blocks.
+    rounds : int
+        Of blocks.
+    command : str
+        What the report says that made it.
+    progress : callable
+        Gets the name of each row before it is run, and "" at the end.
+    """
+    threads = settings.get_num_threads()
+    present, versions = installed(peers)
+    timer = protocol.strict if strict else lambda calls: protocol.blocks(calls, rounds)
+    results, found, last = [], [], None
+    with contextlib.ExitStack() as sessions:
+        for peer in present:
+            sessions.enter_context(peer.session(threads))
+        for row in rows:
+            progress(row.name)
+            if row.group != last:
+                found.append(limits.measure(threads))
+                last = row.group
+            results.append(run(row, engine, present, threads, timer))
+    found.append(limits.measure(threads))
+    progress("")
+    return Comparison(
+        tuple(results),
+        limits.highest(found),
+        limits.lowest(found),
+        engine,
+        threads,
+        strict,
+        rounds,
+        processor_name(),
+        versions,
+        datetime.date.today().isoformat(),
+        command,
+    )
+
+
+def run(row: Row, engine: str, peers: Sequence[Peer], threads: int, timer) -> Result:
+    """Check and time one row.
+
+    Raises
+    ------
+    ValueError
+        The engine does not compute the problem.
+    """
+    spec = ConvSpec.parse(row.text)
+    x, weight = data.sample(spec)
+    layer = LAYERS[spec.ndim](
+        weight, stride=spec.stride, padding=spec.padding, dilation=spec.dilation, groups=spec.groups, engine=engine
+    )
+    ours = layer(x)
+    calls, notes = {OURS: lambda: layer(x)}, []
+    for peer in peers:
+        call = _prepared(peer, spec, x, weight, threads) if peer.name in group_of(row).peers else None
+        if call is None:
+            continue
+        error = _difference(np.asarray(call()), ours)
+        if error > TOLERANCES.get(spec.dtype, LOOSE):
+            notes.append(f"{peer.name} differs from {OURS} by {error:.1e} and is not timed")
+        else:
+            calls[peer.name] = call
+    with contextlib.ExitStack() as stack:
+        if row.name == COPY_ROW:
+            calls[COPY] = stack.enter_context(limits.copier(x, np.empty_like(x), threads))
+        timings = timer(calls)
+    return Result(row, layer.selection(x.shape).engine, timings, tuple(notes))
+
+
+def _prepared(peer, spec, x, weight, threads):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other libraries' own
+        return peer.prepare(spec, x, weight, threads)
+
+
+def _difference(theirs, ours):
+    """‖theirs - ours‖₂ / ‖ours‖₂, infinite where the shapes differ."""
+    if theirs.shape != ours.shape:
+        return np.inf
+    return float(np.linalg.norm((theirs - ours).ravel()) / max(np.linalg.norm(ours.ravel()), np.finfo(np.float32).tiny))

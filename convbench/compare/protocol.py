@@ -1,0 +1,100 @@
+"""How rivals with thread pools of their own are timed in one process.
+
+After a call of PyTorch, ONNX Runtime or OpenVINO the library's idle threads go on spinning for some
+milliseconds and take part of the cores from whoever is called next, and a pool that has slept takes
+a few calls to be at speed.  Calls in strict alternation measure these encounters as well as the
+convolution.  So, by default, the contenders get blocks: in every round, in an order that rotates,
+each one pauses until the others' threads sleep, warms up uncounted, and is then timed call after
+call.  A sample is the median of a block; the result is the median of the samples.
+
+``strict`` alternates call by call without pauses instead: what a program meets that mixes libraries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from convbench.timing import Timing, repeats_for, seconds_per_call, summarise
+
+PAUSE_SECONDS = 12e-3  # libgomp, ONNX Runtime and OpenVINO spin for up to 10 ms (2-core Zen 4 VM, 2026-11)
+WARM_SECONDS = 4e-3
+BLOCK_SECONDS = 15e-3
+ROUNDS, QUICK_ROUNDS = 5, 3
+PROBES = 2
+HOPELESS = 8.0  # who takes that many times the best in the better of two calls keeps that figure
+STRICT_SECONDS, STRICT_ROUNDS = 0.15, (5, 3000)  # per contender; the fewest and the most rounds
+
+Calls = Mapping[str, Callable[[], object]]
+Clock = Callable[[], float]
+
+
+def blocks(
+    calls: Calls, rounds: int = ROUNDS, *, clock: Clock = time.perf_counter, sleep: Callable[[float], None] = time.sleep
+) -> dict[str, Timing]:
+    """Time each call in blocks of its own, after a pause and a warm-up, for some rounds in rotated order.
+
+    Parameters
+    ----------
+    calls : mapping of name to callable
+    rounds : int
+    clock, sleep : callable
+        Tests pass their own.
+
+    Returns
+    -------
+    dict of name to Timing
+        Median and quartiles of the blocks' medians, in the order of `calls`.
+    """
+    samples, live = _probed(calls, clock, sleep)
+    for number in range(rounds):
+        for name in _rotated(live, number):
+            sleep(PAUSE_SECONDS)
+            samples[name].append(_block(calls[name], clock))
+    return {name: summarise(values) for name, values in samples.items()}
+
+
+def strict(calls: Calls, seconds: float = STRICT_SECONDS, *, clock: Clock = time.perf_counter) -> dict[str, Timing]:
+    """Time one call of each in turn, in rotated order, without pauses, for about `seconds` per contender."""
+    samples, live = _probed(calls, clock, lambda seconds: None)
+    end, number = clock() + seconds * len(live), 0
+    fewest, most = STRICT_ROUNDS
+    while number < fewest or (clock() < end and number < most):
+        for name in _rotated(live, number):
+            samples[name].append(seconds_per_call(calls[name], 1, clock))
+        number += 1
+    return {name: summarise(values) for name, values in samples.items()}
+
+
+def _probed(calls, clock, sleep):
+    """A probe's time for the hopeless, empty lists for the others, and the others' names."""
+    probes = {}
+    for name, call in calls.items():
+        sleep(PAUSE_SECONDS)
+        call()
+        probes[name] = min(seconds_per_call(call, 1, clock) for _ in range(PROBES))
+    best = min(probes.values())
+    live = [name for name, seconds in probes.items() if seconds <= HOPELESS * best]
+    return {name: [] if name in live else [seconds] for name, seconds in probes.items()}, live
+
+
+def _rotated(names, number):
+    start = number % len(names)
+    return names[start:] + names[:start]
+
+
+def _block(call, clock):
+    """The median of the samples that fit a block; the first calls are not counted."""
+    begin = clock()
+    end = begin + WARM_SECONDS
+    calls = 0
+    while calls == 0 or clock() < end:
+        call()
+        calls += 1
+    repeats = repeats_for((clock() - begin) / calls)
+    values, end = [], clock() + BLOCK_SECONDS
+    while not values or clock() < end:
+        values.append(seconds_per_call(call, repeats, clock))
+    return float(np.median(values))

@@ -1,0 +1,225 @@
+"""Small kernels over one input channel, swept along rows that are read where they lie: depthwise layers and filtered images.
+
+    sum[r] += w[ky, kx] * x[s (y + t r) + d ky - p, s x + d kx - p],    the kernel unrolled, `rows` sums per tile
+
+Nothing is staged: rows above and below the image are read from a row of zeros, columns beside it are left out by masks, which only the
+first and last vectors of a row have, and column strides are sorted out in registers.  Where it pays, vectors begin on the
+output's cache lines, whatever the address of the array; outputs that no cache would hold are then written past the caches.
+"""
+
+import math
+
+import numpy as np
+
+from .compile import address
+from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .vector import Code, Value
+from .wide_kernel import _deinterleave, _inside
+
+#: Words of a frame behind its head.
+FRAME = (
+    "tasks",
+    "bands",
+    "band_table",
+    "planes",
+    "outputs",
+    "filters",
+    "height",
+    "width",
+    "out_width",
+    "low",
+    "inner_first",
+    "inner_last",
+    "aligned",
+    "plane_bytes",
+    "out_plane_bytes",
+    "weights",
+    "bias",
+    "zeros",
+    "scratch",
+    "scratch_bytes",
+)
+#: Words of the band table: the first output row of a tile, how many rows are real, and the input row of its first tap.
+BAND = ("y", "rows", "top")
+#: Taps of a kernel at most: they stay in registers from one tile to the next (5 x 5, which cannot: half as fast as `wide_kernel`).
+MAX_TAPS = 12
+#: Rows of a tile, 3 x 3 kernels, us (2-core Zen 4, 2026-11): 144 channels at 128 x 128 with 2, 3, 4, 6, 8 rows: 324, 290, 286, 295, 314;
+#: rows as long as a memory page, 1024 x 1024: 140, 143, 197, 252, 329; past the caches, 4096 x 4096: 4836, 4591, 4070, 3581, 3765;
+#: stride 2, 64 channels at 112 x 112: 69, 74, 91, 94, 92.
+ROWS, ROWS_ON_PAGES, ROWS_STREAMED, ROWS_STRIDED = 4, 3, 6, 2
+PAGE = 4096
+#: Column strides that are sorted out in registers.
+MAX_STRIDE = 2
+#: Output columns from which vectors begin on cache lines: one more vector per row costs less than stores across lines.
+ALIGNED_WIDTH = 256
+#: Bytes of inputs and outputs that no cache holds until the next operation.
+STREAMED_BYTES = 64 << 20
+
+
+def _taps(g):
+    """The taps of each run of loads: {columns to the right: [(phase, kx)]}."""
+    groups = {}
+    for kx in range(g.kernel[2]):
+        shift, phase = divmod(kx * g.dilation[2], g.stride[2])
+        groups.setdefault(shift, []).append((phase, kx))
+    return groups
+
+
+def rows_of_tile(g, streamed):
+    """Rows of sums in a tile."""
+    rows = ROWS_STREAMED if streamed else ROWS_ON_PAGES if g.out[2] * g.itemsize >= PAGE else ROWS
+    rows = ROWS_STRIDED if g.stride[2] > 1 else rows
+    return min(rows, -(-g.out[1] // (g.row_unit // g.stride[1])))
+
+
+def suits(geometry, target):
+    """Whether this is the faster way for `geometry`."""
+    g = geometry
+    flat = g.size[0] == g.kernel[0] == g.out[0] == 1 and g.low[0] == 0
+    small = 1 < g.kernel[1] and math.prod(g.kernel) <= MAX_TAPS and g.stride[2] <= MAX_STRIDE
+    return flat and small and g.channels == 1 and g.out[2] >= target.lanes(g.dtype)
+
+
+def _pointer(code, address):
+    return Value(code, code.builder.inttoptr(address.ir, code.arguments[0].ir.type))
+
+
+def write_task(code, dtype, kernel, unit, strides, dilation, groups, rows, streamed):
+    """Body of ``task(frame, index, worker)``: an even share of the bands of all output planes."""
+    frame, index, _ = code.arguments
+    kind = code.vector(dtype)
+    shared = {name: (frame + 8 * (FRAME_HEAD + n)).load() for n, name in enumerate(FRAME)}
+    total = shared["planes"] * shared["bands"]
+    shape = kind, kernel, unit, dilation, rows
+
+    def item(n):
+        plane = n // shared["bands"]
+        at = _pointer(code, shared["band_table"]) + n % shared["bands"] * (8 * len(BAND))
+        y, valid, top = ((at + 8 * i).load() for i in range(len(BAND)))
+        source = (frame + FRAME_INPUT).load_pointer() + plane // shared["outputs"] * shared["plane_bytes"]
+        out = (frame + FRAME_OUTPUT).load_pointer() + plane * shared["out_plane_bytes"]
+        out = out + y * shared["out_width"] * kind.itemsize
+        channel = plane % shared["filters"]
+        weights = _pointer(code, shared["weights"]) + channel * (kernel[0] * kernel[1] * kind.itemsize)
+        bias = (_pointer(code, shared["bias"]) + channel * kind.itemsize).broadcast(kind)
+        lines = _lines(code, shared, shape, source, top)
+        out_pitch = shared["out_width"] * (unit // strides[0] * kind.itemsize)
+        tile = _Tile(code, shared, shape, strides[1], groups, lines, weights, bias)
+        _sweep(code, shared, tile, out, out_pitch, valid, streamed)
+
+    code.loop((index + 1) * total // shared["tasks"], item, start=index * total // shared["tasks"])
+    code.finish()
+
+
+def _lines(code, shared, shape, source, top):
+    """Where each input row of a tile begins, by its distance from the first: rows outside of the image are zeros."""
+    kind, kernel, unit, dilation, rows = shape
+    zeros, lines = _pointer(code, shared["zeros"]), {}
+    for distance in sorted({r * unit + ky * dilation for r in range(rows) for ky in range(kernel[0])}):
+        row = top + distance
+        inside = row.compare(">=", 0) & row.compare("<", shared["height"])
+        lines[distance] = inside.choose(source + row * shared["width"] * kind.itemsize, zeros)
+    return lines
+
+
+class _Tile:
+    """Writes the sums of the tile whose first column is x."""
+
+    def __init__(self, code, shared, shape, stride, groups, lines, weights, bias):
+        self.code, self.shared, self.stride, self.groups = code, shared, stride, groups
+        self.kind, self.kernel, self.unit, self.dilation, self.rows = shape
+        self.lines, self.bias = lines, bias
+        self.taps = [(weights + n * self.kind.itemsize).broadcast(self.kind) for n in range(math.prod(self.kernel))]
+
+    def sums(self, x, masked):
+        """The sums, with masks on what is loaded if `masked`."""
+        kind, sums = self.kind, [self.bias] * self.rows
+        for shift, members in self.groups:
+            column = (x + shift) * self.stride - self.shared["low"]
+            masks = [None] * self.stride
+            if masked:
+                low, high = self.code.value(0), self.shared["width"]
+                masks = [_inside(self.code, column + v * kind.lanes, low, high, kind) for v in range(self.stride)]
+            for distance, line in self.lines.items():
+                at = line + column * kind.itemsize
+                loaded = [(at + v * kind.bytes).load(kind, mask) for v, mask in enumerate(masks)]
+                phases = _deinterleave(loaded, kind.lanes)
+                for phase, kx in members:
+                    for r in range(self.rows):
+                        ky, rest = divmod(distance - r * self.unit, self.dilation)
+                        if not rest and 0 <= ky < self.kernel[0]:
+                            sums[r] = sums[r].fma(phases[phase], self.taps[ky * self.kernel[1] + kx])
+        return sums
+
+
+def _sweep(code, shared, tile, out, out_pitch, valid, streamed):
+    """One tile after the other along the rows, those in between without masks."""
+    kind = tile.kind
+    place = Value(code, code.builder.ptrtoint(out.ir, shared["width"].ir.type))
+    ahead = (place >> kind.itemsize.bit_length() - 1) & (kind.lanes - 1)
+    start = shared["aligned"].compare("!=", 0).choose(code.value(0) - ahead, code.value(0))
+    first = start + (shared["inner_first"] - start + (kind.lanes - 1)) // kind.lanes * kind.lanes
+    last = (start + (shared["inner_last"] - start + kind.lanes) // kind.lanes * kind.lanes).most(first)
+
+    def edge(x):
+        sums = tile.sums(x, True)
+        mask = _inside(code, x, code.value(0), shared["out_width"], kind)
+        for r, total in enumerate(sums):
+            with code.when(valid.compare(">", r)):
+                (out + out_pitch * r + x * kind.itemsize).store(total, mask)
+
+    def inner(x):
+        for r, total in enumerate(tile.sums(x, False)):
+            with code.when(valid.compare(">", r)):
+                at = out + out_pitch * r + x * kind.itemsize
+                at.stream(total) if streamed else at.store(total)
+
+    code.loop(first, edge, start=start, step=kind.lanes)
+    code.loop(last, inner, start=first, step=kind.lanes)
+    code.loop(shared["out_width"], edge, start=last, step=kind.lanes)
+
+
+def _band_table(g, rows):
+    """Bands of `rows` output rows that share inputs: with dilation or stride, every few rows."""
+    step, height = g.row_unit // g.stride[1], g.out[1]
+    bands = [
+        (y, min(rows, -(-(height - y) // step)), y * g.stride[1] - g.low[1])
+        for first in range(0, height, step * rows)
+        for y in range(first, min(first + step, height))
+    ]
+    return np.array(bands, np.int64)
+
+
+def prepare(geometry, target, weight, bias):
+    """Everything that a frame needs: (task function's address, words, blocks, scratch bytes, arrays to keep)."""
+    g, lanes, size = geometry, target.lanes(geometry.dtype), geometry.itemsize
+    groups = tuple((shift, tuple(some)) for shift, some in _taps(g).items())
+    arrays_bytes = g.batch * g.groups * (math.prod(g.size) + g.outputs * math.prod(g.out)) * size
+    streamed = g.out[2] * size % target.vector_bytes == 0 and arrays_bytes >= STREAMED_BYTES
+    rows = rows_of_tile(g, streamed)
+    key = g.dtype, g.kernel[1:], g.row_unit, g.stride[1:], g.dilation[1], groups, rows, streamed
+    task = address("task", ("sweep", *key), target, lambda module: write_task(Code(module, "task", target, "pii"), *key))
+    table = _band_table(g, rows)
+    shift = max(shift for shift, _ in groups)
+    arrays = dict(
+        band_table=table,
+        bias=bias,
+        weights=np.ascontiguousarray(weight),
+        zeros=np.zeros(g.size[2] + lanes, g.dtype),
+    )
+    words = dict(
+        bands=len(table),
+        planes=g.batch * g.groups * g.outputs,
+        outputs=g.outputs,
+        filters=g.groups * g.outputs,
+        height=g.size[1],
+        width=g.size[2],
+        out_width=g.out[2],
+        low=g.low[2],
+        inner_first=-(-g.low[2] // g.stride[2]),
+        inner_last=min((g.size[2] + g.low[2]) // g.stride[2] - lanes - shift, g.out[2] - lanes),
+        aligned=int(streamed or g.out[2] >= ALIGNED_WIDTH),
+        plane_bytes=math.prod(g.size) * size,
+        out_plane_bytes=math.prod(g.out) * size,
+    )
+    return task, FRAME, words, len(table) * words["planes"], 0, arrays

@@ -1,0 +1,193 @@
+"""Random problems for generated code whose arrays all end, or begin, at a page that must not be touched.
+
+``python tests/edge_sweep.py FAMILY LEVEL [COUNT]`` prints every problem before it runs, so that the
+last line before a segmentation fault names the problem.  Not only input, weight, bias and output
+stand at such pages: so does every array that a plan makes (packed weights, tables, scratch).
+With COUNT the problems are new ones; without, the same few each time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import math
+import mmap
+import os
+import sys
+
+import numpy as np
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from convbench import ConvSpec, registry
+from convbench.engines.jit import dense, dense_frame, wide, wide_layout, wide_planes, wide_steps
+from convbench.verify import expected, measured_error
+
+FAMILIES = ("dense", "dense in blocks of k", "wide rows", "wide planes")
+EXAMPLES = 24
+MOST_MACS = 300_000
+SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
+FILL = 0xA5
+
+_protect = ctypes.CDLL(None, use_errno=True).mprotect
+_protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+
+
+def guarded(shape, dtype, at_end=True):
+    """An array of `FILL` bytes, and the rest of its pages; the pages before and behind have no access.
+
+    The array ends where the page behind begins, or begins where the page before ends.
+    """
+    dtype = np.dtype(dtype)
+    size = math.prod(np.atleast_1d(shape).tolist()) * dtype.itemsize
+    room = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, room + 2 * mmap.PAGESIZE)
+    pages = np.frombuffer(memory, np.uint8)
+    for page in (0, room + mmap.PAGESIZE):
+        assert not _protect(pages.ctypes.data + page, mmap.PAGESIZE, 0), os.strerror(ctypes.get_errno())
+    inside = pages[mmap.PAGESIZE : mmap.PAGESIZE + room]
+    inside[:] = FILL
+    cut = room - size if at_end else size
+    array, rest = (inside[cut:], inside[:cut]) if at_end else (inside[:cut], inside[cut:])
+    return array.view(dtype).reshape(shape), rest
+
+
+class GuardedNumPy:
+    """NumPy whose new arrays end at a page without access: what the plans' modules see instead of NumPy."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def empty(self, shape, dtype=float):
+        return guarded(shape, dtype)[0]
+
+    def zeros(self, shape, dtype=float):
+        array = self.empty(shape, dtype)
+        array[...] = 0
+        return array
+
+    def array(self, values, dtype=None):
+        made = np.array(values, dtype)
+        array = self.empty(made.shape, made.dtype)
+        array[...] = made
+        return array
+
+    ascontiguousarray = array
+
+
+def _axes(draw, ndim, kernels, outputs, strides, most_padding):
+    """Size, kernel, stride, dilation and padding of every axis, made so that there are outputs."""
+    for _ in range(ndim):
+        kernel, stride = draw(st.integers(1, kernels[ndim])), draw(st.sampled_from(strides))
+        dilation = draw(st.sampled_from((1, 1, 1, 2, 3, 4)))
+        low, high = draw(st.integers(0, most_padding)), draw(st.integers(0, most_padding))
+        spare = draw(st.integers(0, stride - 1))
+        covered = (draw(st.integers(1, outputs[ndim])) - 1) * stride + dilation * (kernel - 1) + 1
+        yield max(1, covered + spare - low - high), kernel, stride, dilation, (low, high)
+
+
+@st.composite
+def dense_specs(draw):
+    """Several output channels, both memory formats."""
+    ndim, groups = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2, 3)))
+    axes = _axes(draw, ndim, {1: 9, 2: 5, 3: 3}, {1: 120, 2: 20, 3: 7}, (1, 1, 2, 3), draw(st.sampled_from((0, 3))))
+    if draw(st.booleans()) and draw(st.booleans()):
+        axes = ((size, 1, 1, 1, (0, 0)) for size, *_ in axes)  # a matrix product
+    filters = draw(st.sampled_from((1, 3, 7, 8, 13, 16, 17, 24, 32, 40, 64)))
+    return _spec(draw, groups, draw(st.integers(1, 20)), filters, axes, ("channels_first", "channels_last"))
+
+
+@st.composite
+def row_specs(draw):
+    """Few output channels: images, signals, channel multipliers."""
+    ndim, groups = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2, 5)))
+    sizes = {1: 600, 2: 60, 3: 12}
+    axes = _axes(draw, ndim, {1: 70, 2: 12, 3: 5}, sizes, (1, 1, 1, 2, 3, 9, 11), draw(st.sampled_from((0, 2, 20))))
+    return _spec(draw, groups, draw(st.integers(1, 3)), draw(st.integers(1, 3)), axes)
+
+
+@st.composite
+def plane_specs(draw):
+    """Depthwise, in small planes."""
+    axes = _axes(draw, 2, {2: 9}, {2: 20}, (1, 1, 2, 3), draw(st.sampled_from((0, 5))))
+    return _spec(draw, draw(st.sampled_from((16, 17, 33, 40))), 1, 1, axes)
+
+
+def _spec(draw, groups, channels, filters, axes, formats=("channels_first",)):
+    spatial, kernel, stride, dilation, padding = zip(*axes, strict=True)
+    return ConvSpec(
+        draw(st.integers(1, 3)),
+        groups * channels,
+        groups * filters,
+        spatial=spatial,
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        padding=padding,
+        groups=groups,
+        dtype=draw(st.sampled_from(("float32", "float64"))),
+        memory_format=draw(st.sampled_from(formats)),
+    )
+
+
+def stand(values, memory_format, at_end):
+    """`values` (N, C, *spatial) at a guard page, in that memory format; and the rest of its pages."""
+    if memory_format == "channels_last":
+        array, rest = stand(np.moveaxis(values, 1, -1), "channels_first", at_end)
+        return np.moveaxis(array, -1, 1), rest
+    array, rest = guarded(values.shape, values.dtype, at_end)
+    array[...] = values
+    return array, rest
+
+
+def check(spec, level, make, at_end, with_bias, seed):
+    """Plan and compute `spec`, and compare with the reference."""
+    rng = np.random.default_rng(seed)
+    shapes = spec.input_shape, spec.weight_shape, (spec.out_channels,)
+    x, weight, bias = (rng.uniform(-1, 1, shape).astype(spec.dtype) for shape in shapes)
+    bias *= with_bias
+    exact, scale = expected(spec, x, weight)
+    column = bias.reshape(-1, *(1,) * spec.ndim).astype(exact.dtype)
+    x, _ = stand(x, spec.memory_format, at_end)
+    weight, _ = stand(weight, "channels_first", at_end)
+    plan = make(spec, weight, stand(bias, "channels_first", at_end)[0] if with_bias else None, isa=level)
+    for out_at_end in (at_end, not at_end):
+        out, rest = stand(np.full(spec.output_shape, np.nan, spec.dtype), spec.memory_format, out_at_end)
+        plan(x, out)
+        error = measured_error("componentwise", out, exact + column, scale + abs(column))
+        assert error <= registry.get("direct").error_bound(spec), f"{spec} at {level}: error {error}"
+        assert (rest == FILL).all(), f"{spec} at {level}: wrote beside the output"
+
+
+def sweep(family, level, count=None):
+    """Check `count` random problems of a family of kernels at an instruction set level."""
+    for module in (dense, dense_frame, wide, wide_layout, wide_planes, wide_steps):
+        module.np = GuardedNumPy()
+    if family == "dense in blocks of k":
+        dense.cache_bytes = lambda: SMALL_CACHE
+    wide_planes.PLANE_CYCLES = math.inf  # planes wherever they can
+    if family == "wide rows":
+        wide_planes.suits = lambda *_: False
+    problems = {"wide rows": row_specs(), "wide planes": plane_specs()}.get(family, dense_specs())
+    make = wide.WidePlan if family.startswith("wide") else dense.DensePlan
+    limits = settings(
+        max_examples=count or EXAMPLES,
+        derandomize=not count,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+    @limits
+    @given(problems, st.booleans(), st.booleans(), st.integers(0, 99))
+    def run(spec, at_end, with_bias, seed):
+        assume(0 < spec.macs < MOST_MACS)
+        print(f"{spec} {spec.dtype} {spec.memory_format} at_end={at_end} bias={with_bias} seed={seed}", flush=True)
+        check(spec, level, make, at_end, with_bias, seed)
+
+    run()
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    sweep(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

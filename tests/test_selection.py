@@ -1,0 +1,557 @@
+"""The judge, with engines that only pretend and a clock that only they move."""
+
+import contextvars
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+
+import convbench
+from convbench import records, registry, selection, settings, timing
+from convbench.selection import NoRecordError
+from convbench.spec import ConvSpec
+
+SPEC = ConvSpec.parse("mb1ic2ih9oc3oh9kh3ph1")
+
+
+class Fake(convbench.Engine):
+    """Takes `seconds` on the fake clock, and says `predicted`."""
+
+    exact_integers = True
+
+    def __init__(self, name, predicted=1e-3, *, seconds=None, clock=None, bound=1e-7, workspace=0, **attributes):
+        self.name, self.predicted, self.seconds = name, predicted, predicted if seconds is None else seconds
+        self.clock, self.bound, self.workspace = clock, bound, workspace
+        self.refusal = self.failure = None
+        self.calls = self.plans = 0
+        for attribute, value in attributes.items():
+            assert hasattr(self, attribute), attribute
+            setattr(self, attribute, value)
+
+    def why_unsupported(self, spec):
+        return self.refusal
+
+    def workspace_bytes(self, spec):
+        return self.workspace
+
+    def error_bound(self, spec):
+        return self.bound
+
+    def predict_seconds(self, spec, machine):
+        return self.predicted
+
+    def plan(self, spec, weight):
+        self.plans += 1
+        if self.failure is not None:
+            raise self.failure
+
+        def run(x, out):
+            self.calls += 1
+            self.clock.now += self.seconds
+
+        return run
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def rest(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def house(monkeypatch):
+    """Adds fake engines to a registry that holds nothing else, timed by a fake clock."""
+    clock = Clock()
+    monkeypatch.setattr(registry, "_engines", {})
+    monkeypatch.setattr(selection, "interleaved", partial(timing.interleaved, clock=clock, rest=clock.rest))
+    monkeypatch.setattr(records, "_warned", set())
+    selection.forget()
+
+    def add(name, *arguments, **keywords):
+        return convbench.register(Fake(name, *arguments, clock=clock, **keywords))
+
+    yield add
+    monkeypatch.undo()
+    registry._changed()
+    selection.forget()
+
+
+def _select(tuning="estimate", **keywords):
+    selection.forget()
+    return convbench.select(SPEC, tuning, **keywords)
+
+
+def _record(**seconds):
+    """A record of SPEC with those medians."""
+    entries = {}
+    for name, median in seconds.items():
+        version = registry.get(name).version
+        entries[name] = records.EngineTiming(median, median * 0.99, median * 1.01, 5, 0, None, version)
+    assert records.save(SPEC, entries)
+
+
+def _reasons(selected):
+    return {candidate.engine: candidate.refused for candidate in selected.candidates}
+
+
+# The filter.
+
+REFUSALS = {
+    "the capability": ({"refusal": "fast takes 1-D only"}, {}, "fast takes 1-D only"),
+    "the error bound": ({"bound": 1e-3}, {"rtol": 1e-5}, "its error bound 1.0e-03 is over rtol 1.0e-05"),
+    "a bound of NaN": ({"bound": float("nan")}, {"rtol": 1e-5}, "its error bound nan is over rtol 1.0e-05"),
+    "the workspace": (
+        {"workspace": 2048},
+        {"max_workspace": 2000},
+        "its workspace of 2,048 bytes is over max_workspace 2,000",
+    ),
+    "determinism": ({"deterministic": False}, {}, "fast may give other bits each time"),
+    "NaN and Inf": (
+        {"propagates_nonfinite": False},
+        {},
+        "fast may spread a NaN or Inf to outputs whose window does not cover it",
+    ),
+    "only where named": ({"automatic": False}, {}, "fast computes only where it is named"),
+}
+LIMITS = ("the capability", "the error bound", "a bound of NaN", "the workspace")
+
+
+def _pair(house, refusal):
+    """A slow engine that is fine, and a fast one that is refused; the limits that refuse it."""
+    attributes, limits, sentence = REFUSALS[refusal]
+    slow, fast = house("slow", 1e-2), house("fast", 1e-6)
+    for attribute, value in attributes.items():
+        assert hasattr(fast, attribute)
+        setattr(fast, attribute, value)
+    return slow, fast, limits, sentence
+
+
+@pytest.mark.parametrize("tuning", ["estimate", "measure", "replay"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refused_engine_is_never_chosen_nor_timed(house, refusal, tuning):
+    _, fast, limits, sentence = _pair(house, refusal)
+    _record(slow=1e-2, fast=1e-9)
+    selected = _select(tuning, **limits)
+    assert selected.engine == "slow", f"{SPEC}\n{selected}"
+    assert _reasons(selected) == {"slow": None, "fast": sentence}, str(SPEC)
+    assert sentence in str(selected)
+    assert fast.plans == 0, str(SPEC)
+
+
+@pytest.mark.parametrize("tuning", ["estimate", "measure"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refused_engine_is_not_chosen_without_a_record_either(house, refusal, tuning):
+    _, fast, limits, sentence = _pair(house, refusal)
+    selected = _select(tuning, **limits)
+    assert (selected.engine, _reasons(selected)["fast"]) == ("slow", sentence), f"{SPEC}\n{selected}"
+    assert fast.plans == 0, str(SPEC)
+
+
+@pytest.mark.parametrize("tuning", ["estimate", "measure", "replay"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_limits_hold_for_a_pinned_engine_and_promises_of_auto_do_not(house, refusal, tuning):
+    _, _, limits, sentence = _pair(house, refusal)
+    if refusal not in LIMITS:
+        selected = _select(tuning, engine="fast", **limits)
+        assert (selected.engine, selected.source) == ("fast", "pinned"), str(SPEC)
+        return
+    with pytest.raises(ValueError, match="refused") as caught:
+        _select(tuning, engine="fast", **limits)
+    assert all(part in str(caught.value) for part in ("fast", str(SPEC), sentence))
+
+
+@pytest.mark.parametrize("tuning", ["estimate", "measure"])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int64"])
+def test_integers_go_to_engines_that_are_exact(house, dtype, tuning):
+    house("slow", 1e-2)
+    house("fast", 1e-6, exact_integers=False)
+    spec = SPEC.replace(dtype=dtype)
+    sentence = f"fast rounds, and {dtype} needs exact sums"
+    selected = convbench.select(spec, tuning)
+    assert (selected.engine, _reasons(selected)["fast"]) == ("slow", sentence), str(spec)
+    with pytest.raises(ValueError, match=sentence):
+        convbench.select(spec, tuning, engine="fast")
+
+
+def test_the_filter_has_an_order(house):
+    fast = house("fast", 1e-6, bound=1.0, workspace=1 << 30, exact_integers=False, deterministic=False)
+    fast.refusal, fast.propagates_nonfinite = "fast computes nothing at all", False
+    house("slow", 1.0)
+    spec = SPEC.replace(dtype="int32")
+    steps = [
+        ("computes nothing", {"refusal": None}),
+        ("needs exact sums", {"exact_integers": True}),
+        ("over rtol", {"bound": 0.0}),
+        ("over max_workspace", {"workspace": 0}),
+        ("other bits", {"deterministic": True}),
+        ("NaN or Inf", {"propagates_nonfinite": True}),
+    ]
+    for reason, remedy in steps:
+        selection.forget()
+        assert reason in _reasons(convbench.select(spec, rtol=1e-6, max_workspace=1))["fast"], str(spec)
+        vars(fast).update(remedy)
+    selection.forget()
+    assert convbench.select(spec, rtol=1e-6, max_workspace=1).engine == "fast", str(spec)
+
+
+def test_limits_are_met_by_equality(house):
+    house("only", bound=1e-5, workspace=2000)
+    assert _select(rtol=1e-5, max_workspace=2000).engine == "only", str(SPEC)
+    house("free", bound=0.0)
+    assert _select(rtol=0, max_workspace=0).engine == "free", str(SPEC)
+
+
+def test_when_no_engine_is_left_every_reason_is_said(house):
+    house("big", workspace=10)
+    house("loose", bound=1.0)
+    with pytest.raises(ValueError, match="no engine is left") as caught:
+        _select(rtol=1e-6, max_workspace=5)
+    message = str(caught.value)
+    assert all(part in message for part in (str(SPEC), "big: its workspace", "loose: its error bound")), message
+
+
+def test_an_engine_that_transposes_needs_the_copies(house):
+    house("only", workspace=7)
+    last = SPEC.replace(memory_format="channels_last")
+    copies = 4 * (np.prod(SPEC.input_shape) + np.prod(SPEC.output_shape))
+    assert convbench.select(last).candidates[0].workspace_bytes == 7 + copies, str(last)
+    assert convbench.select(SPEC).candidates[0].workspace_bytes == 7, str(SPEC)
+
+
+# The modes.
+
+
+def test_estimate_takes_the_least_prediction_and_runs_nothing(house):
+    engines = [house("b", 2e-3), house("a", 1e-3), house("c", 3e-3)]
+    selected = _select()
+    assert (selected.engine, selected.source, selected.regret) == ("a", "model", None), str(SPEC)
+    assert [candidate.engine for candidate in selected.candidates] == ["a", "b", "c"], str(SPEC)
+    assert not any(engine.plans for engine in engines), str(SPEC)
+    assert records.load(SPEC) is None, str(SPEC)
+
+
+@pytest.mark.parametrize("tuning", ["estimate", "measure", "replay"])
+def test_a_record_goes_before_the_prediction(house, tuning):
+    house("liar", 1e-6)
+    house("honest", 1e-3)
+    _record(liar=2e-3, honest=1e-3)
+    selected = _select(tuning)
+    assert (selected.engine, selected.source, selected.regret) == ("honest", "record", 1.0), str(SPEC)
+    assert {c.engine: c.measured.median for c in selected.candidates} == {"liar": 2e-3, "honest": 1e-3}
+
+
+def test_replay_without_a_record_is_an_error_that_says_what_to_do(house):
+    house("only")
+    with pytest.raises(NoRecordError, match="convbench bench") as caught:
+        _select("replay")
+    assert str(SPEC) in str(caught.value)
+    assert isinstance(caught.value, LookupError)
+
+
+def test_replay_takes_no_record_of_refused_engines(house):
+    house("big", workspace=100)
+    house("small")
+    _record(big=1e-9)
+    with pytest.raises(NoRecordError):
+        _select("replay", max_workspace=10)
+
+
+def test_measure_times_records_and_chooses(house):
+    house("liar", 1e-4, seconds=2e-3)
+    house("honest", 1e-3)
+    selected = _select("measure")
+    assert (selected.engine, selected.source, selected.regret) == ("honest", "measurement", 1.0), str(SPEC)
+    medians = {name: entry.median for name, entry in records.load(SPEC).timings.items()}
+    assert medians == pytest.approx({"liar": 2e-3, "honest": 1e-3}), str(SPEC)
+    assert _select().source == "record", str(SPEC)
+    assert _select("replay").engine == "honest", str(SPEC)
+
+
+def test_measure_times_only_what_no_record_has(house):
+    old = house("old", 1e-3)
+    _select("measure")
+    calls = old.calls
+    assert calls
+    new = house("new", 1e-4)
+    selected = _select("measure")
+    assert (selected.engine, selected.source) == ("new", "measurement"), str(SPEC)
+    assert old.calls == calls, str(SPEC)
+    assert set(records.load(SPEC).timings) == {"old", "new"}, str(SPEC)
+    again = new.calls
+    assert _select("measure").source == "record", str(SPEC)
+    assert (old.calls, new.calls) == (calls, again), str(SPEC)
+
+
+def test_measure_times_another_version_of_an_engine_anew(house):
+    only = house("only", 1e-3)
+    _select("measure")
+    only.version, only.seconds = "2", 5e-3
+    assert _select("measure").source == "measurement", str(SPEC)
+    assert records.load(SPEC).timings["only"].median == pytest.approx(5e-3), str(SPEC)
+
+
+def test_measure_in_one_process_is_done_once(house):
+    only = house("only", 1e-3)
+    first = convbench.select(SPEC, "measure")
+    calls = only.calls
+    assert convbench.select(SPEC, "measure") is first, str(SPEC)
+    assert only.calls == calls, str(SPEC)
+
+
+def test_hopeless_engines_are_not_timed_but_shown(house):
+    house("good", 1e-2)
+    hopeless = house("hopeless", 1e-2 * selection.HOPELESS * 1.1)
+    cheap = house("cheap", selection.CHEAP_SECONDS)
+    selected = _select("measure")
+    assert (hopeless.plans, cheap.plans) == (0, 1), str(SPEC)
+    assert {c.engine for c in selected.candidates if c.measured} == {"good", "cheap"}, str(SPEC)
+    assert "hopeless" in str(selected)
+
+
+def test_a_cheap_engine_is_timed_however_bad_its_prediction(house):
+    house("good", 1e-6)
+    cheap = house("cheap", selection.CHEAP_SECONDS, seconds=1e-7)
+    assert _select("measure").engine == "cheap", str(SPEC)
+    assert cheap.plans == 1
+
+
+def test_the_predicted_winner_stays_within_the_noise(house):
+    house("rival", 2e-3, seconds=0.98e-3)
+    house("predicted", 1e-3, seconds=1e-3)
+    selected = _select("measure")
+    assert selected.engine == "predicted", str(SPEC)
+    assert selected.regret == pytest.approx(1 / 0.98), str(SPEC)
+    assert "regret 1.02" in str(selected)
+
+
+def test_measure_works_on_a_disk_that_takes_nothing(house, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CONVBENCH_CACHE_DIR", str(tmp_path / "file" / "below"))
+    house("only", 1e-3)
+    with pytest.warns(RuntimeWarning):
+        selected = _select("measure")
+    assert (selected.engine, selected.source) == ("only", "measurement"), str(SPEC)
+
+
+def test_an_engine_that_runs_out_of_memory_is_refused(house):
+    house("greedy", 1e-6).failure = MemoryError("no room")
+    house("modest", 1e-3)
+    selected = _select("measure")
+    assert selected.engine == "modest", str(SPEC)
+    assert _reasons(selected)["greedy"] == "greedy ran out of memory while it was timed", str(SPEC)
+    assert set(records.load(SPEC).timings) == {"modest"}, str(SPEC)
+
+
+def test_a_recorded_engine_remains_when_the_new_one_runs_out_of_memory(house):
+    house("modest", 1e-3)
+    _record(modest=1e-3)
+    house("greedy", 1e-6).failure = MemoryError("no room")
+    selected = _select("measure")
+    assert (selected.engine, selected.source) == ("modest", "record"), str(SPEC)
+    assert "out of memory" in _reasons(selected)["greedy"], str(SPEC)
+
+
+def test_when_every_engine_runs_out_of_memory_it_is_said(house):
+    house("greedy").failure = MemoryError("no room")
+    with pytest.raises(MemoryError, match="every engine") as caught:
+        _select("measure")
+    assert str(SPEC) in str(caught.value)
+
+
+def test_anything_else_that_goes_wrong_is_not_hidden(house):
+    house("buggy", 1e-6).failure = ZeroDivisionError("a bug")
+    house("fine", 1e-3)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        _select("measure")
+
+
+# The order of the sources.
+
+
+def test_the_choice_has_an_order(house, tmp_path, monkeypatch):
+    for name, predicted in (("predicted", 1e-6), ("shipped", 1e-3), ("recorded", 1e-3), ("named", 1e-3)):
+        house(name, predicted)
+    assert (_select().engine, _select().source) == ("predicted", "model"), str(SPEC)
+    with monkeypatch.context() as patched:
+        patched.setenv("CONVBENCH_CACHE_DIR", str(tmp_path / "shipped"))
+        _record(shipped=1e-4)
+    monkeypatch.setenv("CONVBENCH_SHIPPED_RECORDS", str(tmp_path / "shipped"))
+    assert (_select().engine, _select().source) == ("shipped", "shipped record"), str(SPEC)
+    _record(recorded=1e-5)
+    assert (_select().engine, _select().source) == ("recorded", "record"), str(SPEC)
+    before = convbench.select(SPEC)
+    _record(shipped=1e-9)
+    assert convbench.select(SPEC) is before, f"{SPEC}: the process remembers"
+    assert _select().engine == "shipped", f"{SPEC}: until it forgets"
+    named = _select(engine="named")
+    assert (named.engine, named.source) == ("named", "pinned"), str(SPEC)
+    assert {c.engine for c in named.candidates if c.measured} == {"recorded", "shipped"}, str(SPEC)
+
+
+def test_a_new_engine_is_seen_at_once(house):
+    house("a", 1e-3)
+    assert convbench.select(SPEC).engine == "a", str(SPEC)
+    house("b", 1e-4)
+    assert convbench.select(SPEC).engine == "b", str(SPEC)
+    convbench.unregister("b")
+    assert convbench.select(SPEC).engine == "a", str(SPEC)
+
+
+def test_the_process_remembers_a_bounded_number_of_choices(house, monkeypatch):
+    house("only")
+    monkeypatch.setattr(selection, "REMEMBERED", 3)
+    for batch in range(1, 8):
+        convbench.select(SPEC.replace(batch=batch))
+    assert len(selection._chosen) <= 3
+
+
+def test_an_empty_problem_asks_no_engine(house):
+    house("only").refusal = "only computes nothing at all"
+    selected = convbench.select(SPEC.replace(batch=0))
+    assert (selected.engine, selected.source, selected.candidates) == ("only", "nothing to compute", ())
+    assert "nothing to compute" in str(selected)
+
+
+# What is printed.
+
+
+def test_a_selection_prints_every_engine_with_numbers_or_reason(house):
+    house("slow", 2.5e-3, workspace=3 << 20, bound=1.5e-6)
+    house("fast", 1e-3, workspace=512)
+    house("narrow").refusal = "narrow takes 1-D problems only"
+    fast = registry.get("fast")
+    records.save(SPEC, {"fast": records.EngineTiming(8e-4, 7e-4, 9e-4, 5, 512, 3.2e-8, fast.version)})
+    lines = str(_select()).splitlines()
+    assert lines[0].startswith(f"{SPEC}: fast (record, regret 1.00; threads ")
+    assert lines[1].split() == ["engine", "predicted", "measured", "workspace", "error"]
+    rows = {line.split()[0]: line for line in lines[2:]}
+    assert list(rows) == ["fast", "slow", "narrow"], str(SPEC)
+    shown = {
+        "fast": ("1 ms", "800 µs", "512 B", "3.2e-08", "<- chosen"),
+        "slow": ("2.5 ms", "3 MiB", "≤ 1.5e-06"),
+        "narrow": ("narrow takes 1-D problems only",),
+    }
+    for name, parts in shown.items():
+        assert all(part in rows[name] for part in parts), rows[name]
+
+
+def test_regret_compares_only_what_takes_part(house):
+    house("big", workspace=100)
+    house("small")
+    _record(big=1e-9, small=1e-3)
+    assert _select(max_workspace=10).regret == 1.0, str(SPEC)
+    assert _select(engine="small").regret == pytest.approx(1e6), str(SPEC)
+
+
+# Bad arguments.
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "given"),
+    [
+        ({"tuning": "guess"}, ValueError, "'guess'"),
+        ({"rtol": -1.0}, ValueError, "-1.0"),
+        ({"rtol": float("nan")}, ValueError, "nan"),
+        ({"rtol": "tight"}, TypeError, "'tight'"),
+        ({"rtol": True}, TypeError, "True"),
+        ({"max_workspace": -1}, ValueError, "-1"),
+        ({"max_workspace": 1.5}, TypeError, "1.5"),
+        ({"engine": "warp"}, ValueError, "'warp'"),
+    ],
+)
+def test_bad_arguments_are_refused_with_their_value(house, keywords, error, given):
+    house("only")
+    with pytest.raises(error) as caught:
+        convbench.select(SPEC, **keywords)
+    assert given in str(caught.value)
+
+
+def test_a_problem_text_is_no_spec():
+    with pytest.raises(TypeError, match=r"ConvSpec\.parse"):
+        convbench.select(str(SPEC))
+
+
+# The default engine.
+
+
+@pytest.fixture
+def engines(house):
+    """Three engines; the default is restored afterwards."""
+    for number, name in enumerate(("first", "second", "third"), 1):
+        house(name, number * 1e-3)
+    yield
+    settings.set_default_engine("auto")
+
+
+def _chosen():
+    return convbench.select(SPEC).engine
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_default_engine_is_what_auto_means():
+    convbench.set_default_engine("second")
+    assert (_chosen(), convbench.select(SPEC).source) == ("second", "pinned"), str(SPEC)
+    assert convbench.select(SPEC, engine="third").engine == "third", str(SPEC)
+    convbench.set_default_engine("auto")
+    assert (_chosen(), convbench.select(SPEC).source) == ("first", "model"), str(SPEC)
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_scoped_engine_nests_and_ends():
+    with convbench.use_engine("second"):
+        assert _chosen() == "second"
+        with convbench.use_engine("third"):
+            assert _chosen() == "third"
+            with convbench.use_engine("auto"):
+                assert _chosen() == "first"
+        assert _chosen() == "second"
+    assert _chosen() == "first"
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_scoped_engine_ends_with_an_exception():
+    with pytest.raises(RuntimeError, match="stop"), convbench.use_engine("second"):
+        raise RuntimeError("stop")
+    assert _chosen() == "first"
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_scoped_engine_goes_before_the_default():
+    convbench.set_default_engine("second")
+    with convbench.use_engine("third"):
+        assert _chosen() == "third"
+    assert _chosen() == "second"
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_scoped_engine_stays_in_its_thread():
+    seen, inside, done = {}, threading.Event(), threading.Event()
+
+    def scoped():
+        with convbench.use_engine("third"):
+            inside.set()
+            done.wait(10)
+            seen["scoped"] = _chosen()
+
+    thread = threading.Thread(target=contextvars.Context().run, args=(scoped,))
+    thread.start()
+    assert inside.wait(10)
+    seen["outside"] = _chosen()
+    done.set()
+    thread.join()
+    assert seen == {"scoped": "third", "outside": "first"}, str(SPEC)
+
+
+@pytest.mark.usefixtures("engines")
+@pytest.mark.parametrize("setting", [convbench.set_default_engine, lambda name: convbench.use_engine(name).__enter__()])
+@pytest.mark.parametrize("name", ["warp", "", None, "Second"])
+def test_unknown_names_are_refused_with_those_there_are(setting, name):
+    with pytest.raises(ValueError, match="auto, first, second, third are accepted") as caught:
+        setting(name)
+    assert repr(name) in str(caught.value)
+    assert _chosen() == "first"
