@@ -1,4 +1,4 @@
-"""The command line: ``convbench bench | run | explain | verify | engines``.
+"""The command line: ``convbench bench | compare | run | explain | verify | engines``.
 
 Everything heavy is imported by the command that needs it, so ``--help`` answers at once.
 Exit codes: 0 done, 1 a verification failed, 2 bad input, 130 interrupted.
@@ -25,6 +25,14 @@ examples:
   convbench bench --suite image --image holiday.jpg
   convbench bench --problem mb1ic64ih56oc64oh56kh3ph1 --engines direct,fft
   ONEDNN_VERBOSE=1 python model.py | convbench bench --problem -
+"""
+COMPARE_EXAMPLES = """
+examples:
+  convbench compare                        every row; writes docs/performance.md and its roofline plot
+  convbench compare --quick                a look, in a quarter of a minute
+  convbench compare --only mobilenet
+  convbench compare --problem mb1ic64ih56oc64oh56kh3ph1 --engine auto
+  convbench compare --strict --output out  call by call, as programs that mix libraries meet it
 """
 RUN_EXAMPLES = """
 examples:
@@ -137,6 +145,28 @@ def _progress(console):
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def compare(args) -> int:
+    """Time an engine against other libraries."""
+    from rich.console import Console
+
+    from convbench.compare import command, table
+
+    quiet = Console(stderr=True)
+    with _reading_input():
+        rows = command.rows(read_problems(args.problem) if args.problem else None, args.only, quick=args.quick)
+        command.check_engine(args.engine, rows)
+        folder = command.folder(args.output, partial=bool(args.problem or args.only or args.quick))
+    with _progress(quiet) as progress:
+        found = command.run(rows, args, progress)
+    out = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+    out.print(table.table(found))
+    if folder is not None:
+        from convbench.compare import page
+
+        out.print(f"Written: {page.write(found, folder)[0]}", highlight=False, soft_wrap=True)
+    return 0
 
 
 def run(args) -> int:
@@ -262,6 +292,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="command", required=True)
     _bench_arguments(_command(commands, "bench", bench, "measure all engines, check, record, report", BENCH_EXAMPLES))
+    _compare_arguments(
+        _command(commands, "compare", compare, "time an engine against other libraries", COMPARE_EXAMPLES)
+    )
     _run_arguments(_command(commands, "run", run, "filter an image with the engine that is picked", RUN_EXAMPLES))
     one = _command(commands, "explain", explain, "show which engine is picked for a problem, and why", EXPLAIN_EXAMPLES)
     one.add_argument("problem", metavar="PROBLEM", help="a name, benchdnn's text or a oneDNN verbose line")
@@ -302,6 +335,26 @@ def _bench_arguments(parser):
     parser.add_argument("--engines", metavar="A,B", help="only these (default: all that auto may pick)")
     parser.add_argument("--quick", action="store_true", help="fewer problems, less time for each")
     parser.add_argument("--report", metavar="DIR", type=Path, default=Path("reports"), help="default: reports")
+
+
+def _compare_arguments(parser):
+    parser.add_argument("--engine", metavar="NAME", default="direct", help="a name, or auto (default: direct)")
+    parser.add_argument("--only", metavar="SUBSTR", default="", help="rows whose name or group has this in it")
+    parser.add_argument(
+        "--problem",
+        metavar="TEXT",
+        action="append",
+        help="other problems: a name, benchdnn's text or a oneDNN verbose line; @FILE or - for many; repeatable",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rows, less time for each")
+    parser.add_argument("--strict", action="store_true", help="alternate call by call, without pauses")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="for performance.md and roofline.svg (default: docs in a checkout, else here; with --only, --problem "
+        "or --quick nothing is written unless this is given)",
+    )
 
 
 def _run_arguments(parser):

@@ -23,8 +23,6 @@ from convbench.spec import ConvSpec
 
 REFERENCE = "reference"
 
-_WIDER = {"f": "float64", "c": "complex128", "i": "int64", "u": "uint64", "b": "int64"}
-
 
 @dataclass(frozen=True)
 class EngineCheck:

@@ -20,17 +20,24 @@ from convbench.engine import Engine
 from convbench.machine import Machine
 from convbench.spec import ConvSpec
 
+from .jit.dense_shape import CONFLICT_BYTES
 from .loops import LoopPlan, computed_dtype
 
 GENERATED_DTYPES = ("float32", "float64")
 LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 
-# Shares of the FMA peak that the families reach when no lane is wasted, by kernel rows for the wide
-# one, which loads an input vector once per that many products (2-core Zen 4 VM, 2026-11).
-DENSE_SHARE = 0.93
-WIDE_SHARES = {1: 0.35, 2: 0.5, 3: 0.62, 4: 0.75}
-WIDE_SHARE = 0.88
-FOLDED_TAPS = 16  # kernels of one row are folded to a height of taps / 16
+# What the families cost, in multiply-adds of whole vectors at the processor's peak (fitted to 750 random
+# problems with 1 to 48 channels per group, kernels 1 x 1 to 7 x 7 and 1-D, widths 7 to 224, strides 1
+# and 2; 2-core Zen 4 VM, 2026-11: in 11 % of 1,359 others the slower family is taken, in 9 % by more than
+# 5 %; 3 % lost in geometric mean).
+DENSE_STORE = 19  # an output vector, besides its products: it is transposed
+DENSE_COPY = 10  # a vector of an input that must be padded or spread over the cache's sets
+WIDE_TAP = 0.75  # a product, and what loading inputs adds to it where a vector serves one kernel row
+WIDE_LOAD = 1.7
+WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most
+WIDE_STORE = 3  # an output vector, besides its products
+WIDE_STAGE = 4.4  # a vector of an input that must be padded
+WIDE_SPREAD = 8.4  # the same where the columns have a stride, too
 LOOP_SHARE = 0.04
 LANE_BYTES = 64
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
@@ -42,27 +49,38 @@ def family(spec: ConvSpec) -> str:
     """Which code computes `spec`: "dense", "wide" or "loops"."""
     if spec.dtype not in GENERATED_DTYPES:
         return "loops"
-    return "wide" if _wide_share(spec) > _dense_share(spec) else "dense"
+    return "wide" if _wide_work(spec) < _dense_work(spec) else "dense"
 
 
-def _lanes_used(count, spec):
+def _ceil(a, b):
+    return -(-a // b)
+
+
+def _dense_work(spec):
+    """Cost of vectors along the output channels of one group; up to half a vector of them counts as half."""
     lanes = LANE_BYTES // spec.itemsize
-    return count / (-(-count // lanes) * lanes)
+    whole, rest = divmod(spec.out_channels // spec.groups, lanes)
+    vectors = whole + (0 if not rest else 0.5 if rest <= lanes // 2 else 1)
+    pixels = spec.batch * spec.groups * math.prod(spec.output_spatial)
+    work = pixels * vectors * (math.prod(spec.weight_shape[1:]) + DENSE_STORE)
+    if any(map(any, spec.padding)) or math.prod(spec.spatial) * spec.itemsize % CONFLICT_BYTES == 0:
+        work += DENSE_COPY * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes
+    return work
 
 
-def _dense_share(spec):
-    """Share of the peak with vectors along the output channels of one group."""
-    return DENSE_SHARE * _lanes_used(spec.out_channels // spec.groups, spec)
-
-
-def _wide_share(spec):
-    """Share of the peak with vectors along the width, or along the channels of small depthwise planes."""
-    width, rows = spec.output_spatial[-1], spec.kernel[-2] if spec.ndim > 1 else 1
-    if spec.weight_shape[1] == 1 == spec.out_channels // spec.groups and width <= PLANES_WIDTH:
-        return max(WIDE_SHARE * _lanes_used(width, spec), WIDE_SHARES[3])
-    if rows == 1:
-        rows = max(1, spec.kernel[-1] // FOLDED_TAPS)
-    return WIDE_SHARES.get(rows, WIDE_SHARE) * _lanes_used(width, spec)
+def _wide_work(spec):
+    """Cost of vectors along the output width, or along the channels of small depthwise planes."""
+    lanes = LANE_BYTES // spec.itemsize
+    *rows, width = spec.output_spatial
+    depthwise = spec.weight_shape[1] == 1 == spec.out_channels // spec.groups
+    vectors = width / lanes if depthwise and spec.ndim == 2 and width <= PLANES_WIDTH else _ceil(width, lanes)
+    height, unit = (spec.kernel[-2], math.lcm(spec.stride[-2], spec.dilation[-2])) if spec.ndim > 1 else (1, 1)
+    served = height * spec.dilation[-2] / unit if height > 1 else spec.kernel[-1] / lanes / spec.stride[-1]
+    served = min(WIDE_ROWS, max(1, served))
+    products = math.prod(spec.weight_shape[1:]) * (WIDE_TAP + WIDE_LOAD / served) + WIDE_STORE
+    work = spec.batch * spec.out_channels * math.prod(rows) * vectors * products
+    stage = WIDE_SPREAD if spec.stride[-1] > 1 else WIDE_STAGE if any(map(any, spec.padding)) else 0
+    return work + stage * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes
 
 
 class Direct(Engine):
@@ -94,14 +112,13 @@ class Direct(Engine):
         return packed * -(-filters // lanes) * lanes // filters + min(BAND_BYTES, spec.data_bytes)
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
-        """Products at the family's share of the peak, or the arrays through memory."""
+        """The family's work at the peak, or the arrays through memory."""
         if family(spec) == "loops":
-            share = LOOP_SHARE
-            peak = machine.peak_flops("float32")
+            seconds = 2 * spec.macs / (machine.peak_flops("float32") * LOOP_SHARE)
         else:
-            share = max(_dense_share(spec), _wide_share(spec))
-            peak = machine.peak_flops(spec.dtype)
-        return CALL_SECONDS + max(2 * spec.macs / (peak * share), spec.data_bytes / machine.bandwidth)
+            work = min(_dense_work(spec), _wide_work(spec))
+            seconds = 2 * (LANE_BYTES // spec.itemsize) * work / machine.peak_flops(spec.dtype)
+        return CALL_SECONDS + max(seconds, spec.data_bytes / machine.bandwidth)
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Generate what kernels are not there yet, and pack the weight."""

@@ -5,8 +5,12 @@
 With a transform at least as long as the padded input, the wrap-around falls on positions that are
 thrown away, so only the valid part is kept (overlap-save, A. Oppenheim & R. Schafer, Discrete-Time
 Signal Processing, §8.7): tiles of F positions yield F - (extent - 1) outputs each.  Kernel spectra
-are made in the plan; the tile is the one with the least predicted work.  Transforms are FFTW's,
+are made in the plan; the tile is the one with the least predicted time.  Transforms are FFTW's,
 through pyFFTW.  Strides compute every position and keep some.  It wins where kernels are large.
+
+Tiles are shared among threads, each transform runs on one: pyFFTW's own threads are OpenMP's, which
+spin for a whole time slice when the system wakes them on one core with their caller (256², 11×11:
+32 ms instead of 0.3 ms after a BLAS call, 2-core Zen 4 VM, 2026-11).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -24,6 +28,8 @@ from convbench.engine import Engine, unit_roundoff
 from convbench.machine import Machine
 from convbench.spec import ConvSpec
 
+from .workers import run_all
+
 # FFTW_MEASURE on a 2-core Zen 5 VM (2026-11): 35-38 GFLOP/s on one core by the count 2.5·N·log2 N of
 # a real transform of 128² to 1024²; complex products and adds by NumPy run from the cache at:
 TRANSFORM_FLOPS = 30e9
@@ -31,7 +37,7 @@ PRODUCT_FLOPS = 4e9
 MATRIX_FLOPS = 2.5e9  # many channels on both sides: one small complex matrix-vector product per frequency
 STEP_SECONDS = 2e-5  # NumPy and FFTW calls of one tile
 PLANNING_SECONDS = 0.25  # that FFTW may spend on one transform before it takes the best so far
-THREADED_ELEMENTS = 1 << 15  # of all transforms in one call; below it threads cost more than they save
+SHARED_SECONDS = 2e-4  # of predicted work; below it a second thread costs more than it saves
 SPECTRA_LIMIT_BYTES = 2 << 30
 ERROR_FACTOR = 8.0  # times u·log2(F): measured 3 to 5 u in relative L2 norm, whatever the size
 DTYPES = ("float32", "float64")
@@ -71,24 +77,27 @@ class FFT(Engine):
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
         """Spectra of the kernels, and of one tile's inputs and outputs, with their real sides."""
-        tiling = choose_tiling(spec)
-        planes = spec.in_channels + spec.out_channels
+        threads = settings.get_num_threads()
+        tiling = choose_tiling(spec, threads)
+        planes = (spec.in_channels + spec.out_channels) * _sharing(spec, tiling, threads)
         kernels = spec.out_channels * spec.in_channels // spec.groups
         real = planes * math.prod(tiling.transform) * spec.itemsize
         return real + (planes + kernels) * tiling.bins * 2 * spec.itemsize
 
     def error_bound(self, spec: ConvSpec) -> float:
         """c·u·log2(F) in the relative L2 norm, for data of even magnitude (see `ERROR_FACTOR`)."""
-        length = math.prod(choose_tiling(spec).transform)
+        length = math.prod(choose_tiling(spec, settings.get_num_threads()).transform)
         return ERROR_FACTOR * unit_roundoff(spec.dtype) * max(math.log2(length), 1.0)
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """Transforms, products per frequency, and the calls of each tile."""
-        return machine.call_seconds + _seconds(spec, choose_tiling(spec), machine.threads)
+        return machine.call_seconds + _seconds(spec, choose_tiling(spec, machine.threads), machine.threads)
 
     def plan(self, spec: ConvSpec, weight: np.ndarray):
         """Transform the kernels and plan the transforms."""
-        return _Plan(spec, choose_tiling(spec), weight)
+        threads = settings.get_num_threads()
+        tiling = choose_tiling(spec, threads)
+        return _Plan(spec, tiling, weight, _sharing(spec, tiling, threads))
 
 
 @cache
@@ -100,14 +109,14 @@ def _seconds(spec, tiling, threads):
     length = math.prod(tiling.transform)
     planes = spec.in_channels + spec.out_channels
     flops = 2.5 * length * math.log2(max(length, 2)) * planes
-    threaded = threads if length * planes >= THREADED_ELEMENTS else 1
     products = 8 * tiling.bins * spec.out_channels * spec.in_channels // spec.groups
     rate = MATRIX_FLOPS if _multiplies_matrices(spec) else PRODUCT_FLOPS
     if spec.itemsize == 8:
         flops, products = 2 * flops, 2 * products
     copies = 4 * length * planes * spec.itemsize / 1e10
-    tile = STEP_SECONDS + flops / (TRANSFORM_FLOPS * threaded) + products / rate + copies
-    return spec.batch * math.prod(tiling.tiles) * tile
+    tile = STEP_SECONDS + flops / TRANSFORM_FLOPS + products / rate + copies
+    tiles = spec.batch * math.prod(tiling.tiles)
+    return tile * (tiles if tile * tiles < SHARED_SECONDS else -(-tiles // threads))
 
 
 def _multiplies_matrices(spec):
@@ -115,21 +124,27 @@ def _multiplies_matrices(spec):
     return min(spec.in_channels, spec.out_channels) // spec.groups >= 4
 
 
+def _sharing(spec, tiling, threads):
+    """Threads that share the tiles."""
+    tiles = spec.batch * math.prod(tiling.tiles)
+    return min(threads, tiles) if _seconds(spec, tiling, 1) >= SHARED_SECONDS else 1
+
+
 @lru_cache(maxsize=1024)
-def choose_tiling(spec: ConvSpec) -> Tiling:
-    """The whole image, or the tile size per axis with the least predicted seconds on one thread."""
+def choose_tiling(spec: ConvSpec, threads: int) -> Tiling:
+    """The whole image, an equal part of it for each thread, or smaller tiles: the least predicted seconds."""
     options = []
     for size, span, s in zip(spec.output_spatial, spec.extents, spec.stride, strict=True):
         outputs = (size - 1) * s + 1  # positions at stride 1
         whole = fast_length(outputs + span - 1)
-        tiles = {whole}
+        tiles = {whole, fast_length(-(-outputs // threads) + span - 1)}
         length = fast_length(max(2 * span, 16))
         while length < whole:
             tiles.add(length)
             length = fast_length(2 * length)
         options.append([(f, min(f - span + 1, outputs), -(-outputs // (f - span + 1))) for f in sorted(tiles)])
     candidates = (Tiling(*(tuple(part) for part in zip(*axes, strict=True))) for axes in itertools.product(*options))
-    return min(candidates, key=lambda tiling: _seconds(spec, tiling, 1))
+    return min(candidates, key=lambda tiling: _seconds(spec, tiling, threads))
 
 
 @cache
@@ -146,28 +161,26 @@ def fast_length(length: int) -> int:
 
 
 class _Plan:
-    """``plan(x, out)``: each tile of each batch item through the transforms."""
+    """``plan(x, out)``: every tile of every batch item through the transforms, shared among threads."""
 
-    def __init__(self, spec, tiling, weight):
+    def __init__(self, spec, tiling, weight, threads):
         self._spec, self._tiling = spec, tiling
-        threaded = (spec.in_channels + spec.out_channels) * math.prod(tiling.transform) >= THREADED_ELEMENTS
-        threads = settings.get_num_threads() if threaded else 1
-        self._real_in, self._spectrum_in, self._forward = _transform(spec, tiling, spec.in_channels, threads, "forward")
-        self._real_out, self._spectrum_out, self._backward = _transform(
-            spec, tiling, spec.out_channels, threads, "backward"
-        )
+        self._workers = [_Worker(spec, tiling) for _ in range(threads)]
         self._kernels = self._kernel_spectra(weight)
         self._direct = None
         self._weight = np.array(weight)
-        held = (self._real_in, self._spectrum_in, self._real_out, self._spectrum_out, self._kernels, self._weight)
+        tasks = list(itertools.product(range(spec.batch), *map(range, tiling.tiles)))
+        self._tasks = [tasks[first::threads] for first in range(threads)]
+        held = (self._kernels, self._weight, *(array for worker in self._workers for array in worker.arrays))
         self.nbytes = sum(array.nbytes for array in held)
 
     def _kernel_spectra(self, weight):
-        """conj(F(w)) / F, as (bins, G, O/G, C/G) for matrix products or (G, O/G, C/G, bins)."""
+        """conj(F(w)) / F, as (G, bins, O/G, C/G) for matrix products or (G, O/G, C/G, bins)."""
         spec, tiling = self._spec, self._tiling
         filters, channels = spec.out_channels // spec.groups, spec.in_channels // spec.groups
         grouped = weight.reshape(spec.groups, filters, channels, *spec.kernel)
-        spectra = np.empty((spec.groups, filters, channels, tiling.bins), self._spectrum_in.dtype)
+        complex_dtype = self._workers[0].spectrum_in.dtype
+        spectra = np.empty((spec.groups, filters, channels, tiling.bins), complex_dtype)
         dilated = tuple(slice(0, span, d) for span, d in zip(spec.extents, spec.dilation, strict=True))
         axes = tuple(range(-spec.ndim, 0))
         flat = grouped.reshape(-1, *spec.kernel)
@@ -179,57 +192,14 @@ class _Plan:
             result[index] = (np.conj(np.fft.rfftn(spread, axes=axes)) * scale).reshape(-1)
         if not _multiplies_matrices(spec):
             return spectra
-        return np.ascontiguousarray(np.moveaxis(spectra, -1, 1))  # (G, bins, O/G, C/G)
+        return np.ascontiguousarray(np.moveaxis(spectra, -1, 1))
 
     def __call__(self, x, out):
-        for item, result in zip(x, out, strict=True):
-            for tile in itertools.product(*map(range, self._tiling.tiles)):
-                self._compute(item, result, tile)
-
-    def _compute(self, item, result, tile):
-        spec, tiling = self._spec, self._tiling
-        self._load(item, [index * step for index, step in zip(tile, tiling.step, strict=True)])
-        self._forward()
-        self._multiply()
-        self._backward()
-        sources, targets = [], []
-        for index, step, s, size in zip(tile, tiling.step, spec.stride, spec.output_spatial, strict=True):
-            first = -(-index * step // s)  # the first output at or after this tile's start
-            last = min(-(-(index + 1) * step // s), size)
-            sources.append(slice(first * s - index * step, max((last - 1) * s - index * step + 1, 0), s))
-            targets.append(slice(first, last))
-        kept = self._real_out[(slice(None), *sources)]
-        if not kept.size:
-            return
-        # A NaN or Inf, or an overflow, spreads over its whole transform: one element per channel tells.
-        if np.isfinite(kept[(slice(None), *(0,) * spec.ndim)]).all():
-            result[(slice(None), *targets)] = kept
-        else:
-            self._compute_directly(item, result, targets)
-
-    def _load(self, item, start):
-        """The tile's part of the zero-padded input, zeros elsewhere."""
-        spec, tiling = self._spec, self._tiling
-        self._real_in[...] = 0
-        sources, targets = [], []
-        for begin, length, size, (low, _) in zip(start, tiling.transform, spec.spatial, spec.padding, strict=True):
-            first, last = max(begin - low, 0), min(begin - low + length, size)
-            sources.append(slice(first, max(last, first)))
-            targets.append(slice(first - begin + low, max(last, first) - begin + low))
-        self._real_in[(slice(None), *targets)] = item[(slice(None), *sources)]
-
-    def _multiply(self):
-        spec, groups, bins = self._spec, self._spec.groups, self._tiling.bins
-        inputs = self._spectrum_in.reshape(groups, -1, bins)
-        outputs = self._spectrum_out.reshape(groups, -1, bins)
-        with np.errstate(all="ignore"):  # NaN and Inf are looked for afterwards
-            if _multiplies_matrices(spec):
-                columns = np.ascontiguousarray(inputs.transpose(0, 2, 1))[..., np.newaxis]
-                outputs[...] = np.matmul(self._kernels, columns)[..., 0].transpose(0, 2, 1)
-            elif inputs.shape[1] == 1:
-                np.multiply(self._kernels[:, :, 0], inputs, out=outputs)
-            else:
-                np.einsum("gocf,gcf->gof", self._kernels, inputs, out=outputs)
+        struck = []
+        shares = zip(self._workers, self._tasks, strict=True)
+        run_all([partial(worker.run, self._kernels, tasks, x, out, struck) for worker, tasks in shares])
+        for item, targets in struck:
+            self._compute_directly(x[item], out[item], targets)
 
     def _compute_directly(self, item, result, targets):
         """A tile whose transform met a NaN or Inf, by the patch matrix: only covered windows get it."""
@@ -243,7 +213,66 @@ class _Plan:
         result[(slice(None), *targets)] = whole[(0, slice(None), *targets)]
 
 
-def _transform(spec, tiling, planes, threads, direction):
+class _Worker:
+    """One thread's arrays and transforms, and what it does with them."""
+
+    def __init__(self, spec, tiling):
+        self._spec, self._tiling = spec, tiling
+        self._real_in, self.spectrum_in, self._forward = _transform(spec, tiling, spec.in_channels, "forward")
+        self._real_out, self._spectrum_out, self._backward = _transform(spec, tiling, spec.out_channels, "backward")
+        self.arrays = (self._real_in, self.spectrum_in, self._real_out, self._spectrum_out)
+
+    def run(self, kernels, tasks, x, out, struck):
+        """Compute the tiles `tasks`; those that met a NaN or Inf are added to `struck` instead."""
+        for item, *tile in tasks:
+            self._load(x[item], [index * step for index, step in zip(tile, self._tiling.step, strict=True)])
+            self._forward()
+            self._multiply(kernels)
+            self._backward()
+            kept, targets = self._kept(tile)
+            # A NaN or Inf, or an overflow, spreads over its whole transform: one element per channel tells.
+            if np.isfinite(kept[(slice(None), *(slice(0, 1),) * self._spec.ndim)]).all():
+                out[(item, slice(None), *targets)] = kept
+            else:
+                struck.append((item, targets))
+
+    def _kept(self, tile):
+        """The valid outputs of a tile at the stride, and where they belong; none where a stride steps over it."""
+        sources, targets = [], []
+        spec = self._spec
+        for index, step, s, size in zip(tile, self._tiling.step, spec.stride, spec.output_spatial, strict=True):
+            first = -(-index * step // s)  # the first output at or after this tile's start
+            last = max(min(-(-(index + 1) * step // s), size), first)
+            sources.append(slice(first * s - index * step, max((last - 1) * s - index * step + 1, 0), s))
+            targets.append(slice(first, last))
+        return self._real_out[(slice(None), *sources)], targets
+
+    def _load(self, item, start):
+        """The tile's part of the zero-padded input, zeros elsewhere."""
+        spec, tiling = self._spec, self._tiling
+        self._real_in[...] = 0
+        sources, targets = [], []
+        for begin, length, size, (low, _) in zip(start, tiling.transform, spec.spatial, spec.padding, strict=True):
+            first, last = max(begin - low, 0), min(begin - low + length, size)
+            sources.append(slice(first, max(last, first)))
+            targets.append(slice(first - begin + low, max(last, first) - begin + low))
+        self._real_in[(slice(None), *targets)] = item[(slice(None), *sources)]
+
+    def _multiply(self, kernels):
+        spec, groups, bins = self._spec, self._spec.groups, self._tiling.bins
+        inputs = self.spectrum_in.reshape(groups, -1, bins)
+        outputs = self._spectrum_out.reshape(groups, -1, bins)
+        with np.errstate(all="ignore"):  # NaN and Inf are looked for afterwards
+            if _multiplies_matrices(spec):
+                columns = np.ascontiguousarray(inputs.transpose(0, 2, 1))[..., np.newaxis]
+                outputs[...] = np.matmul(kernels, columns)[..., 0].transpose(0, 2, 1)
+            elif inputs.shape[1] == 1:
+                np.multiply(kernels[:, :, 0], inputs, out=outputs)
+            else:
+                np.einsum("gocf,gcf->gof", kernels, inputs, out=outputs)
+
+
+def _transform(spec, tiling, planes, direction):
     """Aligned real and complex arrays of `planes` transforms, and FFTW's plan between them."""
     import pyfftw
 
@@ -257,7 +286,7 @@ def _transform(spec, tiling, planes, threads, direction):
         axes=tuple(range(1, spec.ndim + 1)),
         direction="FFTW_FORWARD" if direction == "forward" else "FFTW_BACKWARD",
         flags=("FFTW_MEASURE", "FFTW_DESTROY_INPUT"),
-        threads=threads,
+        threads=1,
         planning_timelimit=PLANNING_SECONDS,
         **({} if direction == "forward" else {"normalise_idft": False}),
     )

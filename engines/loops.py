@@ -11,14 +11,14 @@ half-precision types are summed in float32.
 from __future__ import annotations
 
 import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
 from convbench import settings
 from convbench.spec import ConvSpec
+
+from .workers import run_all
 
 PARALLEL_MACS = 200_000  # below it one thread is done before a Python pool has started (45 µs)
 _COMPUTED_IN = {"float16": "float32", "bfloat16": "float32"}
@@ -59,19 +59,9 @@ class LoopPlan:
         target = out.reshape(self._out_shape) if result is None else result
         run = _compiled()
         arguments = (x, self._weight, self._bias, target, self._geometry, self._spec.groups)
-        if len(self._parts) == 1:
-            run(*arguments, *self._parts[0])
-        else:
-            tasks = [_pool(os.getpid(), len(self._parts)).submit(run, *arguments, *part) for part in self._parts]
-            for task in tasks:
-                task.result()
+        run_all([partial(run, *arguments, *part) for part in self._parts])
         if result is not None:
             out[...] = result.reshape(out.shape)
-
-
-@cache
-def _pool(pid, threads):  # a forked child has another pid, and none of its parent's threads
-    return ThreadPoolExecutor(threads, thread_name_prefix="convbench")
 
 
 @cache

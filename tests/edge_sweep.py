@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
-from convbench.engines.jit import dense, dense_frame, wide, wide_layout, wide_planes, wide_steps
+from convbench.engines.jit import dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep
 from convbench.verify import expected, measured_error
 
-FAMILIES = ("dense", "dense in blocks of k", "wide rows", "wide planes")
-EXAMPLES = 24
+FAMILIES = ("dense", "dense in blocks of k", "wide rows", "wide planes", "wide sweeps", "wide sweeps past the caches")
+EXAMPLES = 60
 MOST_MACS = 300_000
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
 FILL = 0xA5
@@ -113,6 +113,18 @@ def plane_specs(draw):
     return _spec(draw, draw(st.sampled_from((16, 17, 33, 40))), 1, 1, axes)
 
 
+@st.composite
+def sweep_specs(draw):
+    """Kernels of a few taps over one input channel, in rows of some vectors."""
+    kernel = draw(st.sampled_from(((2, 1), (3, 3), (2, 5), (4, 3), (5, 2), (2, 6))))
+    axes = _axes(draw, 2, {2: 1}, {2: 80}, (1, 1, 2), draw(st.sampled_from((0, 3, 9))))
+    axes = [
+        (size + dilation * k, k, stride, dilation, pads)
+        for k, (size, _, stride, dilation, pads) in zip(kernel, axes, strict=True)
+    ]
+    return _spec(draw, draw(st.integers(1, 4)), 1, draw(st.integers(1, 2)), axes)
+
+
 def _spec(draw, groups, channels, filters, axes, formats=("channels_first",)):
     spatial, kernel, stride, dilation, padding = zip(*axes, strict=True)
     return ConvSpec(
@@ -161,14 +173,18 @@ def check(spec, level, make, at_end, with_bias, seed):
 
 def sweep(family, level, count=None):
     """Check `count` random problems of a family of kernels at an instruction set level."""
-    for module in (dense, dense_frame, wide, wide_layout, wide_planes, wide_steps):
+    for module in (dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
         module.np = GuardedNumPy()
     if family == "dense in blocks of k":
         dense.cache_bytes = lambda: SMALL_CACHE
+    if family.endswith("past the caches"):
+        wide_sweep.STREAMED_BYTES = wide_sweep.ALIGNED_WIDTH = 0
     wide_planes.PLANE_CYCLES = math.inf  # planes wherever they can
-    if family == "wide rows":
-        wide_planes.suits = lambda *_: False
-    problems = {"wide rows": row_specs(), "wide planes": plane_specs()}.get(family, dense_specs())
+    for way, name in ((wide_planes, "wide planes"), (wide_sweep, "wide sweeps")):
+        if not family.startswith(name):
+            way.suits = lambda *_: False
+    problems = {"rows": row_specs, "planes": plane_specs, "sweeps": sweep_specs}
+    problems = problems[family.split()[1]]() if family.startswith("wide") else dense_specs()
     make = wide.WidePlan if family.startswith("wide") else dense.DensePlan
     limits = settings(
         max_examples=count or EXAMPLES,

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import textwrap
 import threading
 import warnings
 import weakref
@@ -332,8 +333,6 @@ def test_a_fork_in_a_process_of_its_own_leaves_both_alive():
 
 
 def _python(code, *arguments):
-    import textwrap
-
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_SECONDS)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import numpy as np
 from convbench import conv, data, settings
 from convbench.compare import limits, protocol
 from convbench.compare.peers import PEERS, Peer, installed
-from convbench.compare.results import COPY, OURS, Comparison, Result
+from convbench.compare.results import COPY, INTO, OURS, Comparison, Result
 from convbench.compare.rows import COPY_ROW, Row, group_of
 from convbench.machine import processor_name
 from convbench.spec import ConvSpec
@@ -109,7 +109,9 @@ def run(row: Row, engine: str, peers: Sequence[Peer], threads: int, timer) -> Re
             calls[peer.name] = call
     with contextlib.ExitStack() as stack:
         if row.name == COPY_ROW:
-            calls[COPY] = stack.enter_context(limits.copier(x, np.empty_like(x), threads))
+            out = np.empty_like(ours)
+            calls[INTO] = lambda: layer(x, out=out)
+            calls[COPY] = stack.enter_context(limits.copier(x, out, threads))
         timings = timer(calls)
     return Result(row, layer.selection(x.shape).engine, timings, tuple(notes))
 

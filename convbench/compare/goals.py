@@ -82,7 +82,7 @@ def _copy_goal(group, results):
     for result in results:
         share = result.copy_share
         if share is not None:
-            goal = f"{result.row.name} ≥ {COPY_SHARE:.0%} of the bandwidth of a copy of its arrays"
+            goal = f"{result.row.name} into a given output ≥ {COPY_SHARE:.0%} of the bandwidth of a copy of its arrays"
             yield Verdict(group.title, goal, f"{share:.0%}", share >= COPY_SHARE)
 
 

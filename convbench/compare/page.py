@@ -7,7 +7,7 @@ from pathlib import Path
 from convbench import display
 from convbench.compare import protocol, roofline
 from convbench.compare.goals import ceiling, verdicts
-from convbench.compare.results import Comparison, Result, mean_ratio
+from convbench.compare.results import COPY, INTO, Comparison, Result, mean_ratio
 from convbench.compare.rows import COPY_ROW, Group
 from convbench.compare.table import percent
 
@@ -112,8 +112,8 @@ def _ceiling(comparison):
         near, mean = found
         lines.append(
             f"On {near} of {len(results)} rows of “{group.title}” the better of {' and '.join(group.rivals)}\n"
-            f"already runs above {1 / group.mean:.0%} of this machine's multiply-add peak: no code that makes the same\n"
-            f"multiplications can be {group.mean:g} times as fast there. Code at 100 % of the peak on every row\n"
+            f"already runs above {1 / group.mean:.0%} of this machine's multiply-add peak: no code that makes the\n"
+            f"same multiplications can be {group.mean:g} times as fast there. Code at 100 % of the peak on every row\n"
             f"would have a geometric mean of {mean:.2f}; convbench has {mean_ratio(results, group.rivals):.2f}.\n"
         )
     return "\n".join(lines)
@@ -161,9 +161,13 @@ def _group(comparison: Comparison, group: Group, results):
 
 
 def _copy_line(result):
+    into, copy = result.timings[INTO].median, result.timings[COPY].median
+    speed = result.spec.data_bytes / into / 1e9
     return (
-        f"\n`{COPY_ROW}` moves {result.bytes_per_second / 1e9:.1f} GB/s, {result.copy_share:.0%} of what a copy\n"
-        "of its input to its output on all threads moves in the same rounds.\n"
+        f"\n`{COPY_ROW}` into a given output takes {display.seconds(into)}, {speed:.1f} GB/s:\n"
+        f"{result.copy_share:.0%} of the bandwidth of a copy of its input to the same output\n"
+        f"({display.seconds(copy)}) in the same rounds. The table's {display.seconds(result.seconds)} include, like\n"
+        "every row, a new output for each call, whose pages the system hands out zeroed.\n"
     )
 
 
@@ -177,9 +181,9 @@ def _protocol(comparison):
     else:
         how = (
             f"Blocks: {comparison.rounds} rounds, in each of them every contender once, in rotating order: a pause\n"
-            f"of {protocol.PAUSE_SECONDS * 1e3:g} ms, {protocol.WARM_SECONDS * 1e3:g} ms (at least a call) to warm up,\n"
-            f"then {protocol.BLOCK_SECONDS * 1e3:g} ms (at least a call) timed call by call, short calls several to a\n"
-            "sample. The figure is the median of the blocks' medians. The pause is there because idle threads of\n"
+            f"of {protocol.PAUSE_SECONDS * 1e3:g} ms, {protocol.WARM_SECONDS * 1e3:g} ms (at least a call) to warm\n"
+            f"up, then {protocol.BLOCK_SECONDS * 1e3:g} ms (at least a call) timed call by call, short calls several\n"
+            "to a sample. The figure is the median of the blocks' medians. The pause is there because idle threads of\n"
             "PyTorch, ONNX Runtime and OpenVINO spin for milliseconds after a call and take a core from whoever is\n"
             "called next; `--strict` alternates call by call without pauses instead."
         )

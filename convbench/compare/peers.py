@@ -162,9 +162,10 @@ class OpenVino(Peer):
         hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         compiled = openvino.Core().compile_model(_openvino_model(spec, weight), "CPU", hints)
         request = compiled.create_infer_request()
-        request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(x), shared_memory=True))
+        dense = np.ascontiguousarray(x)  # the tensor borrows its memory, so the call must keep it
+        request.set_input_tensor(openvino.Tensor(dense, shared_memory=True))
 
-        def call():
+        def call(_borrowed=dense):
             request.infer()
             return request.get_output_tensor().data
 

@@ -11,7 +11,8 @@ from convbench.compare.rows import GROUPS, Group, Row
 from convbench.spec import ConvSpec
 from convbench.timing import Timing
 
-OURS, COPY = "convbench", "copy"  # the contenders that are no peers
+OURS = "convbench"
+INTO, COPY = "convbench, output given", "copy"  # on one row: ours without making an output, and a copy
 FAMILIES = ("1×1", "3×3 and larger", "depthwise, grouped", "3-D", "image", "1-D")
 
 
@@ -25,7 +26,7 @@ class Result:
     engine : str
         The engine that computed ours.
     timings : dict of str to Timing
-        By contender; `OURS` is among them, and a `COPY` of input to output on one row.
+        By contender; `OURS` is among them, on one row also `INTO` and `COPY`.
     notes : tuple of str
         Who was left out, and why.
     """
@@ -51,14 +52,9 @@ class Result:
         return 2 * self.spec.macs / self.seconds
 
     @property
-    def bytes_per_second(self) -> float:
-        """Input, weight and output, once each, over our time."""
-        return self.spec.data_bytes / self.seconds
-
-    @property
     def copy_share(self) -> float | None:
-        """Time of a copy of the same arrays / our time, where that was timed."""
-        return self.timings[COPY].median / self.seconds if COPY in self.timings else None
+        """Time of a copy of input to output / our time into the same output, where that was timed."""
+        return self.timings[COPY].median / self.timings[INTO].median if COPY in self.timings else None
 
     @property
     def intensity(self) -> float:
@@ -67,7 +63,7 @@ class Result:
 
     def best(self, names: Iterable[str] | None = None) -> str | None:
         """The fastest peer (of those named), or None where none was timed."""
-        chosen = [name for name in self.timings if name not in (OURS, COPY) and (names is None or name in names)]
+        chosen = [name for name in self.timings if name not in (OURS, INTO, COPY) and (names is None or name in names)]
         return min(chosen, key=lambda name: self.timings[name].median, default=None)
 
     def ratio(self, names: Iterable[str] | None = None) -> float | None:

@@ -10,14 +10,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from convbench.compare.results import FAMILIES, Comparison, Result
 from convbench.report.style import PALETTE
 
 NAME = "roofline.svg"
-LABELLED = 2  # points named per family: the fastest and the one furthest below its roof
 INK, GRID = "#3c434b", "#e3e6e9"
+HALO = withStroke(linewidth=2.5, foreground="white")  # texts stay readable over lines and dots
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -42,10 +43,11 @@ def write(comparison: Comparison, folder: Path) -> Path:
 
 def draw(comparison: Comparison) -> Figure:
     """The figure: a dot for each row, float64 hollow, coloured by family."""
-    figure = Figure(figsize=(9.6, 6.2), layout="constrained")
+    figure = Figure(figsize=(10, 7.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.margins(0.08)
     _points(axes, comparison.results)
     _roofs(axes, comparison)
     for which in (axes.xaxis, axes.yaxis):
@@ -65,32 +67,27 @@ def _points(axes, results):
             found = [r for r in results if r.family == family and r.spec.dtype == dtype]
             if found:
                 xs, ys = [r.intensity for r in found], [r.flops / 1e9 for r in found]
-                axes.scatter(xs, ys, s=34, facecolor=face, edgecolor=colour, linewidth=1.1, label=label, zorder=3)
+                axes.scatter(xs, ys, s=24, alpha=0.85, facecolor=face, edgecolor=colour, label=label, zorder=3)
                 label = None
         _label(axes, [r for r in results if r.family == family], colour)
 
 
 def _label(axes, results: list[Result], colour):
-    """Name the fastest and the slowest of a family: right of its point, left of it near the right edge."""
+    """Name the slowest row of a family, under its point."""
     if not results:
         return
-    edge = max(r.intensity for r in results)
-    for result in {r.row.name: r for r in (min(results, key=_flops), max(results, key=_flops))}.values():
-        left = result.intensity > edge / 3 and edge > 300
-        axes.annotate(
-            result.row.name,
-            (result.intensity, result.flops / 1e9),
-            (-6 if left else 6, -9 if result is min(results, key=_flops) else 6),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            fontsize=7.5,
-            color=colour,
-            zorder=4,
-        )
-
-
-def _flops(result):
-    return result.flops
+    slowest = min(results, key=lambda result: result.flops)
+    axes.annotate(
+        slowest.row.name,
+        (slowest.intensity, slowest.flops / 1e9),
+        (0, -11),
+        textcoords="offset points",
+        ha="center",
+        fontsize=7.5,
+        color=colour,
+        zorder=4,
+        path_effects=[HALO],
+    )
 
 
 def _roofs(axes, comparison):
@@ -100,27 +97,25 @@ def _roofs(axes, comparison):
     bottom = axes.get_ylim()[0]
     slope = limits.bandwidth / 1e9
     top = max((peak / 1e9 for peak in limits.peaks.values()), default=slope * right)
-    x = np.geomspace(max(left, bottom / slope), min(right, top / slope), 2)
+    x = np.geomspace(max(left, bottom / slope), min(right, top / slope), 9)
     axes.plot(x, slope * x, color=INK, linewidth=1.3, zorder=2)
-    axes.annotate(
-        f"copy {slope:.0f} GB/s",
-        (x[0], slope * x[0]),
-        (4, 12),
-        textcoords="offset points",
-        color=INK,
-        rotation=0,
-        fontsize=8.5,
-    )
+    _name(axes, f"copy {slope:.0f} GB/s", (x[1], slope * x[1]), (8, -8), "left")
     for (dtype, peak), style in zip(limits.peaks.items(), ("-", "--"), strict=False):
         level = peak / 1e9
         axes.plot([level / slope, right], [level, level], style, color=INK, linewidth=1.3, zorder=2)
-        axes.annotate(
-            f"{dtype} multiply-add peak {level:.0f}",
-            (right, level),
-            (0, 4),
-            textcoords="offset points",
-            ha="right",
-            color=INK,
-            fontsize=8.5,
-        )
+        _name(axes, f"{dtype} peak\n{level:.0f} GFLOP/s", (right, level), (4, -6), "left")
     axes.set_xlim(left, right)
+
+
+def _name(axes, text, point, shift, side):
+    axes.annotate(
+        text,
+        point,
+        shift,
+        textcoords="offset points",
+        ha=side,
+        color=INK,
+        fontsize=8.5,
+        zorder=4,
+        path_effects=[HALO],
+    )

@@ -280,10 +280,14 @@ class DensePlan:
         return found, self._position_ends(len(found))
 
     def _position_ends(self, count):
-        """Where each task's positions end: with (slice and band), or anywhere if nothing is copied."""
-        shape = self._shape
+        """Where tasks' positions end: with (slice and band), anywhere if there is one row or nothing is copied."""
+        shape, columns = self._shape, len(self._tiling.columns)
+        if self._copying and shape.output[1] > 1:
+            return np.cumsum(np.tile(self._band_groups, shape.output[0])) * columns
         if self._copying:
-            return np.cumsum(np.tile(self._band_groups, shape.output[0])) * len(self._tiling.columns)
+            others = shape.batch * shape.output[0] * len(self._blocks)
+            pieces = parts(columns, min(columns, math.ceil(self._wanted_tasks() / others)))
+            return np.cumsum(np.tile(pieces, shape.output[0]))
         seen = shape.channels * self._itemsize * math.prod(shape.spatial)
         wanted = max(math.ceil(self._wanted_tasks() / shape.batch), math.ceil(seen / (BAND_SHARE * cache_bytes())))
         return np.cumsum(parts(count, min(count, wanted)))
@@ -302,6 +306,8 @@ class DensePlan:
         image = np.arange(shape.batch)[:, None, None]
         part = np.arange(len(ends))[:, None]
         begin = np.array([begin for begin, _ in self._bands()])
+        pieces = len(ends) // (shape.output[0] * len(begin)) if self._copying else 1
+        band = part // pieces
         block, block_end = self._chunks(len(ends))
         per_group = len(self._tiling.vectors)
         first = block // per_group * shape.group_channels
@@ -315,13 +321,13 @@ class DensePlan:
             "position_end": ends[:, None],
             "block": block,
             "block_end": block_end,
-            "slice": part // len(begin) * shape.stride[0] - shape.padding[0][0],
-            "row": begin[part % len(begin)] * shape.stride[1] - shape.padding[1][0],
+            "slice": band // len(begin) * shape.stride[0] - shape.padding[0][0],
+            "row": begin[band % len(begin)] * shape.stride[1] - shape.padding[1][0],
             "lines": shape.spatial[2] if shape.last else count,
             "length": count if shape.last else shape.spatial[2],
             "shift_from": first * source,
             "shift_to": first * copied,
-            "key": (image * len(ends) + part) * len(self._blocks) + chunk,
+            "key": (image * len(ends) + band) * len(self._blocks) + chunk,
         }
         return table(kernels.TASK, rows).reshape(-1, len(kernels.TASK))
 

@@ -176,6 +176,15 @@ def _make_way(code, pool):
         code.loop((pool + THREADS).load(), move)
 
 
+def _posix_threads():
+    """The C library, or None where it has no POSIX threads."""
+    try:
+        system = ctypes.CDLL(None)
+        return system if system.pthread_create else None
+    except (AttributeError, TypeError, OSError):
+        return None
+
+
 def _publish(code, pool, frame, tasks):
     """Put up a job and wake the workers that sleep."""
     if hasattr(ctypes.CDLL(None), "sched_getcpu"):
@@ -227,6 +236,9 @@ def _write_call(module):
     def alone(task):
         code.call(function, [frame, task, 0])
 
+    if _posix_threads() is None:
+        code.loop(tasks, alone)
+        return code.finish()
     shared = tasks.compare(">", 1) & (pool + THREADS).load().compare(">", 0)
     owned = code.stack(8)
     owned.store(0)
@@ -281,23 +293,21 @@ class _Pool:
             self._stop()
             if not self.ended and wanted > 1:
                 self._make(wanted - 1)
-            self.threads = max(wanted, 1)
+            self.threads = len(self.workers) + 1
             self.wanted = wanted
 
     def _make(self, count):
-        base = self.memory.ctypes.data
-        try:
-            system = ctypes.CDLL(None)
-            create, worker = system.pthread_create, address("worker", (), target(), _write_worker)
-            system.pthread_mutex_init(ctypes.c_void_p(base + LOCK), None)
-            system.pthread_cond_init(ctypes.c_void_p(base + WAKE), None)
-        except (AttributeError, TypeError, OSError):
+        base, system = self.memory.ctypes.data, _posix_threads()
+        if system is None:
             return warnings.warn(
                 "convbench computes on one thread: this system has no POSIX threads", RuntimeWarning, stacklevel=4
             )
+        worker = address("worker", (), target(), _write_worker)
+        system.pthread_mutex_init(ctypes.c_void_p(base + LOCK), None)
+        system.pthread_cond_init(ctypes.c_void_p(base + WAKE), None)
         for number in range(min(count, MAX_WORKERS)):
             handle = ctypes.c_void_p.from_address(base + HANDLES + 8 * number)
-            if create(ctypes.byref(handle), None, ctypes.c_void_p(worker), ctypes.c_void_p(base)):
+            if system.pthread_create(ctypes.byref(handle), None, ctypes.c_void_p(worker), ctypes.c_void_p(base)):
                 return warnings.warn(
                     f"convbench computes on {len(self.workers) + 1} threads: the system makes no more",
                     RuntimeWarning,

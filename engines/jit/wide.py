@@ -128,7 +128,7 @@ def _prepare_rows(geometry, machine, weight, bias):
         **wide_layout.offset_tables(layout, steps),
     }
     blocks = len(arrays["block_table"])
-    outputs = g.outputs if g.batch * g.groups * blocks >= wide_layout.BLOCKS_WANTED else 1
+    outputs = _outputs_of_task(g, blocks, weight.size)
     images = arrays["image_table"] = wide_layout.image_table(layout, steps, outputs)
     pitch, staged_pitch, out_pitch = layout.pitches
     words = {
@@ -153,6 +153,14 @@ def _prepare_rows(geometry, machine, weight, bias):
         "out_pitch": out_pitch * size,
     }
     return _task(machine), wide_kernel.FRAME, words, blocks * len(images), layout.stage_size * size, arrays
+
+
+def _outputs_of_task(g, blocks, weights):
+    """Output channels of a group that share one staged patch: all, or a part of them that leaves enough to share."""
+    wanted = 1 if g.batch * math.prod(g.out) * weights < SMALL else wide_layout.BLOCKS_WANTED
+    others = g.batch * g.groups * blocks
+    shares = (count for count in range(1, g.outputs + 1) if g.outputs % count == 0 and others * count >= wanted)
+    return g.outputs // next(shares, g.outputs)
 
 
 def _tile(machine, dtype, rows, heights, fold):

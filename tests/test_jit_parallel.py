@@ -1,0 +1,319 @@
+"""The thread pool of generated code: callers, forks, processes, and numbers of threads."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+import convbench
+from convbench import settings
+from convbench.engines.jit import parallel
+
+ROUNDS = 30
+
+
+def layer_and_input(seed=0, filters=40):
+    """A layer that is worth several tasks, and an input: the same in every process."""
+    rng = np.random.default_rng(seed)
+    weight = rng.integers(-3, 4, (filters, 24, 3, 3)).astype("float32")
+    x = rng.integers(-3, 4, (2, 24, 30, 31)).astype("float32")
+    return convbench.Conv2d(weight, padding=((1, 2), (0, 1)), engine="direct"), x
+
+
+def expected(seed=0, filters=40):
+    layer, x = layer_and_input(seed, filters)
+    return convbench.conv2d(x, layer.weight, padding=layer.padding, engine="reference")
+
+
+def computes_right(seed=0, rounds=ROUNDS):
+    """Whether every one of `rounds` calls gives what the reference gives."""
+    layer, x = layer_and_input(seed)
+    right = expected(seed)
+    return all(np.array_equal(layer(x), right) for _ in range(rounds))
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch):
+    """As many threads as a test sets, and those of before afterwards."""
+    monkeypatch.setattr(settings, "_threads", 4)
+    monkeypatch.setattr(settings, "_changes", settings._changes + 1)
+
+
+def in_threads(count, work):
+    """Run ``work(number)`` in `count` Python threads at once; errors are raised here."""
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+def run_script(code, **variables):
+    """Run `code` in a new process, in this directory, with environment variables; its output."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=os.path.dirname(__file__),
+        env={**os.environ, **variables},
+    )
+    assert done.returncode == 0, f"ended with {done.returncode}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_threads_that_share_a_layer():
+    layer, x = layer_and_input()
+    right = expected()
+    assert all(in_threads(6, lambda _: all(np.array_equal(layer(x), right) for _ in range(ROUNDS))))
+
+
+def test_threads_that_share_a_plan():
+    from convbench.engines.jit.dense import DensePlan
+
+    layer, x = layer_and_input()
+    spec = convbench.ConvSpec.from_shapes(x.shape, layer.weight.shape, padding=layer.padding)
+    plan, right = DensePlan(spec, layer.weight), expected()
+
+    def work(_):
+        out = np.empty_like(right)
+        for _ in range(ROUNDS):
+            out[...] = 0
+            plan(x, out)
+            assert np.array_equal(out, right)
+
+    in_threads(6, work)
+    assert plan.nbytes > layer.weight.nbytes
+
+
+def test_threads_with_layers_of_their_own():
+    assert all(in_threads(6, computes_right))
+
+
+def test_numbers_of_threads_that_change_while_others_compute():
+    stop = threading.Event()
+
+    def change():
+        while not stop.is_set():
+            for count in (1, 7, 2, 16):
+                convbench.set_num_threads(count)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        assert all(in_threads(3, computes_right))
+    finally:
+        stop.set()
+        changing.join()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_the_same_bits_whatever_the_threads(count):
+    rng = np.random.default_rng(5)
+    problems = (
+        (rng.standard_normal((1, 33, 29, 30)), rng.standard_normal((50, 33, 3, 3))),
+        (rng.standard_normal((1, 1, 300, 310)), rng.standard_normal((1, 1, 7, 7))),
+        (rng.standard_normal((2, 48, 14, 14)), rng.standard_normal((48, 1, 3, 3))),
+        (rng.standard_normal((1, 300, 20, 20)), rng.standard_normal((70, 300, 1, 1))),
+    )
+
+    def results():
+        for x, weight in problems:
+            groups = x.shape[1] // weight.shape[1]
+            for dtype in ("float32", "float64"):
+                yield convbench.conv2d(x.astype(dtype), weight.astype(dtype), padding=1, groups=groups, engine="direct")
+
+    convbench.set_num_threads(1)
+    alone = list(results())
+    convbench.set_num_threads(count)
+    for one, many in zip(alone, results(), strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+def test_more_and_fewer_threads():
+    layer, x = layer_and_input()
+    right = expected()
+    for count in (1, 5, 2, 9, 1, 2):
+        convbench.set_num_threads(count)
+        np.testing.assert_array_equal(layer(x), right)
+        assert parallel.ready() == count
+        assert len(parallel._pool.workers) == count - 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "count"),
+    [
+        ({"CONVBENCH_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, 3),
+        ({"CONVBENCH_NUM_THREADS": "", "OMP_NUM_THREADS": "5,2"}, 5),
+        ({"CONVBENCH_NUM_THREADS": "1"}, 1),
+    ],
+)
+def test_threads_from_the_environment(variables, count):
+    code = """
+        from test_jit_parallel import computes_right
+        from convbench.engines.jit import parallel
+        assert computes_right()
+        print(parallel.ready(), len(parallel._pool.workers) + 1)
+    """
+    assert run_script(code, **variables).split() == [str(count)] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system can't bind a process to processors")
+def test_a_process_bound_to_one_processor():
+    code = """
+        import os
+        from test_jit_parallel import computes_right
+        assert computes_right()
+        first = min(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {first})
+        assert computes_right()
+        import convbench
+        convbench.set_num_threads(3)
+        assert computes_right()
+        print(os.sched_getaffinity(0) == {first})
+    """
+    assert run_script(code).split() == ["True"]
+    bound = """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        from test_jit_parallel import computes_right
+        from convbench.engines.jit import parallel
+        print(computes_right(), parallel.ready())
+    """
+    unset = {"CONVBENCH_NUM_THREADS": "", "OMP_NUM_THREADS": ""}
+    assert run_script(bound, **unset).split() == ["True", "1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_after_computing():
+    assert computes_right()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks beside threads
+        child = os.fork()
+    if child == 0:
+        right = computes_right() and len(parallel._pool.workers) == 3
+        os._exit(0 if right else 1)
+    assert computes_right()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forks_while_threads_compute_and_compile():
+    code = """
+        import os, threading, time
+        from test_jit_parallel import computes_right, layer_and_input
+        stop = threading.Event()
+
+        def work(first):
+            filters = first
+            while not stop.is_set():
+                layer, x = layer_and_input(filters=filters)
+                layer(x)
+                filters += 16
+
+        for number in range(2):
+            threading.Thread(target=work, args=(number + 1,), daemon=True).start()
+        time.sleep(0.2)
+        for _ in range(8):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if computes_right(rounds=3) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        stop.set()
+        print("done")
+    """
+    assert run_script(code).split() == ["done"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes(method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no start method {method}")
+    code = f"""
+        import concurrent.futures, multiprocessing, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from test_jit_parallel import computes_right
+        if __name__ == "__main__":
+            assert computes_right()
+            context = multiprocessing.get_context({method!r})
+            with context.Pool(2) as pool:
+                assert all(pool.map(computes_right, range(4)))
+            with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+                assert all(pool.map(computes_right, range(4)))
+            print("done")
+    """
+    assert run_script(code).split() == ["done"]
+
+
+def test_joblib():
+    joblib = pytest.importorskip("joblib")
+    assert computes_right()
+    assert all(joblib.Parallel(2)(joblib.delayed(computes_right)(seed) for seed in range(4)))
+
+
+def test_dask():
+    dask = pytest.importorskip("dask")
+    assert computes_right()
+    results = dask.compute(*(dask.delayed(computes_right)(seed) for seed in range(4)), scheduler="threads")
+    assert all(results)
+
+
+def test_without_posix_threads(monkeypatch):
+    class NoThreads:
+        def __getattr__(self, name):
+            raise AttributeError(name)
+
+    pool = parallel._Pool()
+    with monkeypatch.context() as without:
+        without.setattr(parallel.ctypes, "CDLL", lambda _: NoThreads())
+        with pytest.warns(RuntimeWarning, match="on one thread") as caught:
+            pool.start(4)
+        pool.start(4)
+    assert len(caught) == 1
+    assert pool.threads == 1
+    assert not pool.workers
+
+
+def test_a_process_without_posix_threads_computes_alone():
+    code = """
+        import warnings
+        from test_jit_parallel import computes_right
+        from convbench.engines.jit import parallel
+
+        def missing(*_):
+            raise OSError("no such library")
+
+        parallel.ctypes.CDLL = missing
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert computes_right()
+            assert computes_right()
+        print(len([w for w in caught if w.category is RuntimeWarning]), parallel.ready())
+    """
+    assert run_script(code, CONVBENCH_NUM_THREADS="4").split() == ["1", "1"]
+
+
+def test_the_interpreter_ends_while_a_thread_computes():
+    code = """
+        import threading, time
+        from test_jit_parallel import layer_and_input
+        layer, x = layer_and_input()
+        layer(x)
+
+        def work():
+            while True:
+                layer(x)
+
+        for _ in range(3):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.2)
+        print("end")
+    """
+    for _ in range(3):
+        assert run_script(code).split() == ["end"]
