@@ -66,8 +66,8 @@ class GuardedNumPy:
         array[...] = 0
         return array
 
-    def array(self, values, dtype=None):
-        made = np.array(values, dtype)
+    def array(self, values, dtype=None, **keywords):
+        made = np.array(values, dtype, **keywords)
         array = self.empty(made.shape, made.dtype)
         array[...] = made
         return array

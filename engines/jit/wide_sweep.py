@@ -209,7 +209,7 @@ def prepare(geometry, target, weight, bias):
     arrays = {
         "band_table": table,
         "bias": bias,
-        "weights": np.array(weight, order="C"),
+        "weights": np.array(weight),
         "zeros": np.zeros(g.size[2] + lanes, g.dtype),
     }
     words = {
