@@ -155,6 +155,8 @@ def select(
     check_limits(tuning, rtol, max_workspace)
     if not isinstance(spec, ConvSpec):
         raise TypeError(f"spec is a {type(spec).__name__}; a ConvSpec is accepted (ConvSpec.parse reads a text)")
+    if not isinstance(engine, str):
+        registry.get(engine)  # refuses it with the names there are
     name = settings.default_engine() if engine == settings.AUTO else engine
     key = (spec, tuning, name, rtol, max_workspace, settings.epoch())
     found = _chosen.get(key)

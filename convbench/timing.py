@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_ROUNDS = 3
-SETTLE_SECONDS = 0.02  # OpenBLAS' threads spin for 2^26 cycles after a product, 18 ms at 3.7 GHz
+SETTLE_SECONDS = 0.09  # NumPy's OpenBLAS threads spin for 80 ms after a product (measured by process time, 2026-11)
 TURN_SECONDS = 0.01
 SAMPLES_PER_TURN = 20
 MIN_SAMPLE_SECONDS = 50e-6  # shorter calls are repeated within one sample: the clock resolves ~50 ns
@@ -47,7 +47,7 @@ def interleaved(
     """Time every call in turn, round after round, for about `seconds` in all.
 
     Rivals disturb each other after they are done: the threads of a BLAS or of OpenMP go on
-    spinning for up to 20 ms, and take a core from whoever comes next.  So a turn begins with a
+    spinning for up to 80 ms, and take a core from whoever comes next.  So a turn begins with a
     rest and an untimed call, and then takes samples for `TURN_SECONDS`.  After the first round a
     call that takes more than `drop_beyond` times the best is timed no more: what it has is its
     result.  The others get at least `MIN_ROUNDS` turns, even when that takes longer.

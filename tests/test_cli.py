@@ -11,7 +11,7 @@ import convbench
 from convbench import cli, images
 
 TINY = "mb1ic1ih9oc1oh9kh3ph1"
-COMMANDS = ("bench", "run", "explain", "verify", "engines")
+COMMANDS = ("bench", "compare", "run", "explain", "verify", "engines")
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ GROUPS = (
     Group(
         "image",
         "Single-channel images",
-        ("opencv", "scipy oaconvolve", "onnxruntime", "openvino"),
+        ("opencv", "scipy oaconvolve"),
         ("opencv",),
         3.0,
         1.5,

@@ -179,17 +179,8 @@ def write_stage(code, dtype, stride):
     if stride > MAX_SHUFFLED_STRIDE:
 
         def spread(j):
-            _stage_elements(
-                code,
-                source + j * source_pitch,
-                to + j * to_pitch,
-                vectors * kind.lanes,
-                low,
-                high,
-                phase_pitch,
-                kind,
-                stride,
-            )
+            line, to_line = source + j * source_pitch, to + j * to_pitch
+            _stage_elements(code, line, to_line, vectors * kind.lanes, low, high, phase_pitch, kind, stride)
 
         code.loop(count, spread)
         return code.finish()

@@ -165,9 +165,8 @@ def write_task(code, dtype, axis):
             ],
         )
 
-    code.loop(
-        (index + 1) * shared["blocks"] // shared["tasks"], block, start=index * shared["blocks"] // shared["tasks"]
-    )
+    first, stop = (number * shared["blocks"] // shared["tasks"] for number in (index, index + 1))
+    code.loop(stop, block, start=first)
     code.finish()
 
 
