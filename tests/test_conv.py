@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import convbench
-from convbench import conv, registry
+from convbench import conv, functional, registry
 from convbench.spec import ConvSpec
 
 RNG = np.random.default_rng(7)
@@ -60,7 +60,7 @@ class _Counted:
 @pytest.fixture
 def spy():
     engine = convbench.register(Spy())
-    conv.clear_cache()
+    convbench.clear_cache()
     yield engine
     convbench.unregister("spy")
 
@@ -186,7 +186,7 @@ def test_a_cached_plan_does_not_let_a_dtype_mix_pass(spy):
 def test_what_the_functions_keep_is_bounded_in_bytes(spy, monkeypatch):
     spy.nbytes = 1000
     cost = spy.nbytes + WEIGHT.nbytes
-    monkeypatch.setattr(conv, "_layers", conv._LayerCache(3 * cost))
+    monkeypatch.setattr(functional, "_layers", functional._LayerCache(3 * cost))
     weights = [WEIGHT + number for number in range(6)]
     for weight in weights:
         convbench.conv2d(X, weight, engine="spy")
@@ -200,7 +200,7 @@ def test_what_the_functions_keep_is_bounded_in_bytes(spy, monkeypatch):
 
 def test_one_plan_over_the_limit_is_kept_alone(spy, monkeypatch):
     spy.nbytes = 1 << 40
-    monkeypatch.setattr(conv, "_layers", conv._LayerCache(10))
+    monkeypatch.setattr(functional, "_layers", functional._LayerCache(10))
     for weight in (WEIGHT, WEIGHT, WEIGHT + 1):
         convbench.conv2d(X, weight, engine="spy")
     assert (len(spy.planned), len(spy.plans)) == (2, 1), str(SPEC)
@@ -293,7 +293,7 @@ def test_a_child_forked_while_a_lock_is_held_computes():
     layer = convbench.Conv2d(WEIGHT)
     expected = layer(X)
     held = next(iter(layer._prepared.values())).lock
-    with held, conv._layers._lock:  # as another thread may hold them at the moment of the fork
+    with held, functional._layers._lock:  # as another thread may hold them at the moment of the fork
         assert _succeeds_in_a_fork(
             lambda: np.array_equal(layer(X), expected) and np.array_equal(convbench.conv2d(X, WEIGHT), expected)
         ), str(SPEC)
