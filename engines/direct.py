@@ -133,16 +133,16 @@ class Direct(Engine):
 
         return WidePlan(spec, weight, bias)
 
-    def measure_peak(self, dtype: str) -> float | None:
+    def measure_peak(self, dtype: str, calls: int | None = None) -> float | None:
         """FLOP/s of multiply-adds of "float32" or "float64" on all threads, measured now (`jit.peak`).
 
-        None where the generators do not know this processor.
+        In the best of some calls of a few milliseconds.  None where the generators do not know this processor.
         """
         if not _generates_code():
             return None
-        from .jit.peak import measure
+        from .jit.peak import CALLS, measure
 
-        return measure(dtype)
+        return measure(dtype, calls or CALLS)
 
 
 def _generates_code() -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from convbench import cli, data, registry, settings
 from convbench.compare import contest, goals, limits, page, protocol, results, roofline, rows, table
+from convbench.compare.gauge import PATIENCE_SECONDS, RETRY_SECONDS, Gauge
 from convbench.compare.limits import Limits
 from convbench.compare.peers import PEERS, Peer, installed
 from convbench.compare.results import COPY, INTO, OURS, Comparison, Result
@@ -96,7 +97,9 @@ def _result(name, group, text, **seconds):
 def _comparison(*found, missing=()):
     versions = {"torch": "2", **dict.fromkeys(missing)}
     bounds = Limits({"float32": 2e11, "float64": 1e11}, 4e10)
-    return Comparison(found, bounds, bounds, "direct", 2, False, 5, "a processor", versions, "2026-11-21", "compare")
+    return Comparison(
+        found, bounds, bounds, "direct", 2, False, 5, 0, True, "a processor", versions, "2026-11-21", "compare"
+    )
 
 
 def test_every_row_is_a_problem_that_direct_computes():
@@ -129,7 +132,7 @@ def test_rows_are_chosen_by_name_group_and_quickness():
 def test_blocks_pause_warm_up_and_rotate(clock):
     calls = {name: clock.call(name, 2 * protocol.BLOCK_SECONDS) for name in "ab"}
     found = protocol.blocks(calls, 2, clock=clock, sleep=clock.sleep)
-    assert "".join(clock.log) == "-aa-bb" + "-aa-bb" + "-bb-aa"
+    assert "".join(clock.log) == "-aa-bb" + "-aa-bb-" + "-bb-aa-"
     assert found["a"].median == pytest.approx(2 * protocol.BLOCK_SECONDS)
     assert found["a"].samples == 2
 
@@ -154,6 +157,26 @@ def test_the_hopeless_keep_the_better_of_their_first_calls(clock):
 
 def _single(seconds):
     return Timing(seconds, seconds, seconds, 1)
+
+
+def test_rounds_in_which_the_peak_falls_do_not_count(clock):
+    peaks = iter([236.0, 118.0, 118.0, 235.0, 230.0])  # before; after a round; while waiting twice; after its repeat
+    gauge = Gauge(lambda: next(peaks), clock.sleep)
+    slow = protocol.BLOCK_SECONDS * 2
+    call = clock.call("a", slow, slow, slow, 2 * slow, slow)  # the probe, a disturbed round, its repeat
+    found = protocol.blocks({"a": call}, 1, gauge, clock=clock, sleep=clock.sleep)
+    assert found["a"] == _single(pytest.approx(slow))
+    assert (gauge.repeated, gauge.patience) == (1, pytest.approx(PATIENCE_SECONDS - 2 * RETRY_SECONDS))
+
+
+def test_patience_ends(clock):
+    peaks = iter([236.0])
+    gauge = Gauge(lambda: next(peaks, 118.0), clock.sleep)
+    assert gauge.settle()
+    assert not gauge.keep()
+    assert clock.now == pytest.approx(PATIENCE_SECONDS)
+    assert gauge.keep()
+    assert gauge.repeated == 1
 
 
 def test_strict_alternates_call_by_call_without_pauses(clock):

@@ -11,6 +11,7 @@ import numpy as np
 
 from convbench import conv, data, settings
 from convbench.compare import limits, protocol
+from convbench.compare.gauge import machine_gauge
 from convbench.compare.peers import PEERS, Peer, installed
 from convbench.compare.results import COPY, INTO, OURS, Comparison, Result
 from convbench.compare.rows import COPY_ROW, Row, group_of
@@ -55,7 +56,8 @@ def compare(
     """
     threads = settings.get_num_threads()
     present, versions = installed(peers)
-    timer = protocol.strict if strict else lambda calls: protocol.blocks(calls, rounds)
+    gauge = machine_gauge()
+    timer = protocol.strict if strict else lambda calls: protocol.blocks(calls, rounds, gauge)
     results, found, last = [], [], None
     with contextlib.ExitStack() as sessions:
         for peer in present:
@@ -76,6 +78,8 @@ def compare(
         threads,
         strict,
         rounds,
+        gauge.repeated,
+        gauge.patience > 0,
         processor_name(),
         versions,
         datetime.date.today().isoformat(),

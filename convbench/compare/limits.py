@@ -40,9 +40,15 @@ class Limits:
 
 def measure(threads: int) -> Limits:
     """Measure now; takes about half a second."""
-    measures = [engine.measure_peak for engine in registry.engines().values() if hasattr(engine, "measure_peak")]
-    found = {dtype: measures[0](dtype) for dtype in DTYPES} if measures else {}
+    peak = peak_measure()
+    found = {dtype: peak(dtype) for dtype in DTYPES} if peak else {}
     return Limits({dtype: flops for dtype, flops in found.items() if flops}, _copy_bandwidth(threads))
+
+
+def peak_measure() -> Callable[..., float | None] | None:
+    """The first engine's ``measure_peak(dtype, calls)``, or None where no engine has one."""
+    measures = [engine.measure_peak for engine in registry.engines().values() if hasattr(engine, "measure_peak")]
+    return measures[0] if measures else None
 
 
 def highest(found: list[Limits]) -> Limits:

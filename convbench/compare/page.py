@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convbench import display
-from convbench.compare import protocol, roofline
+from convbench.compare import gauge, protocol, roofline
 from convbench.compare.goals import ceiling, verdicts
 from convbench.compare.results import COPY, INTO, Comparison, Result, mean_ratio
 from convbench.compare.rows import COPY_ROW, Group
@@ -185,7 +185,11 @@ def _protocol(comparison):
             f"up, then {protocol.BLOCK_SECONDS * 1e3:g} ms (at least a call) timed call by call, short calls several\n"
             "to a sample. The figure is the median of the blocks' medians. The pause is there because idle threads of\n"
             "PyTorch, ONNX Runtime and OpenVINO spin for milliseconds after a call and take a core from whoever is\n"
-            "called next; `--strict` alternates call by call without pauses instead."
+            "called next; `--strict` alternates call by call without pauses instead.\n\n"
+            f"The peak is looked at between the rounds, and a round counts only if it is above {gauge.STEADY:.0%} of\n"
+            "the highest before and after it: a virtual machine's cores may for seconds be two threads of one real\n"
+            f"core, and code near the peak then takes twice as long. Repeated for that: {comparison.repeated} rounds."
+            + ("\n" if comparison.patient else " In the\nend the patience was used up, and unsteady rounds count.\n")
         )
     return (
         "## How it was measured\n\n"

@@ -7,6 +7,8 @@ convolution.  So, by default, the contenders get blocks: in every round, in an o
 each one pauses until the others' threads sleep, warms up uncounted, and is then timed call after
 call.  A sample is the median of a block; the result is the median of the samples.
 
+A round counts only if the machine was steady around it (`convbench.compare.gauge`).
+
 ``strict`` alternates call by call without pauses instead: what a program meets that mixes libraries.
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from convbench.compare.gauge import Gauge
 from convbench.timing import Timing, repeats_for, seconds_per_call, summarise
 
 PAUSE_SECONDS = 12e-3  # libgomp, ONNX Runtime and OpenVINO spin for up to 10 ms (2-core Zen 4 VM, 2026-11)
@@ -31,7 +34,12 @@ Clock = Callable[[], float]
 
 
 def blocks(
-    calls: Calls, rounds: int = ROUNDS, *, clock: Clock = time.perf_counter, sleep: Callable[[float], None] = time.sleep
+    calls: Calls,
+    rounds: int = ROUNDS,
+    gauge: Gauge | None = None,
+    *,
+    clock: Clock = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Timing]:
     """Time each call in blocks of its own, after a pause and a warm-up, for some rounds in rotated order.
 
@@ -39,6 +47,9 @@ def blocks(
     ----------
     calls : mapping of name to callable
     rounds : int
+        Those that count.
+    gauge : Gauge or None
+        Says which rounds count; None: all.
     clock, sleep : callable
         Tests pass their own.
 
@@ -47,11 +58,20 @@ def blocks(
     dict of name to Timing
         Median and quartiles of the blocks' medians, in the order of `calls`.
     """
+    gauge = gauge or Gauge(None)
+    gauge.settle()
     samples, live = _probed(calls, clock, sleep)
-    for number in range(rounds):
+    number = 0
+    while number < rounds:
+        medians = {}
         for name in _rotated(live, number):
             sleep(PAUSE_SECONDS)
-            samples[name].append(_block(calls[name], clock))
+            medians[name] = _block(calls[name], clock)
+        sleep(PAUSE_SECONDS)
+        if gauge.keep():
+            number += 1
+            for name, median in medians.items():
+                samples[name].append(median)
     return {name: summarise(values) for name, values in samples.items()}
 
 

@@ -100,6 +100,10 @@ class Comparison:
     threads : int
     strict : bool
     rounds : int
+    repeated : int
+        Rounds that did not count, because the machine was unsteady.
+    patient : bool
+        Whether every round that counts was steady.
     processor : str
     versions : dict of str to (str or None)
         By peer; None is not installed.
@@ -114,6 +118,8 @@ class Comparison:
     threads: int
     strict: bool
     rounds: int
+    repeated: int
+    patient: bool
     processor: str
     versions: dict[str, str | None]
     date: str

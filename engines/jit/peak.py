@@ -44,17 +44,19 @@ def _write(module, dtype):
     code.finish()
 
 
-def measure(dtype):
+def measure(dtype, calls=CALLS):
     """FLOP/s of multiply-adds on all threads.
 
     Parameters
     ----------
     dtype : {"float32", "float64"}
+    calls : int
+        How many calls are timed, each of some milliseconds.
 
     Returns
     -------
     float
-        Of the best of `CALLS` calls, each of some milliseconds; a multiply-add counts as two.
+        Of the best call; a multiply-add counts as two.
     """
     lanes = target().lanes(dtype)
     threads = parallel.ready()
@@ -66,7 +68,7 @@ def measure(dtype):
     frame[FRAME_TASKS // 8] = tasks
     call = parallel.caller()
     seconds = []
-    for _ in range(CALLS):
+    for _ in range(calls):
         begin = time.perf_counter()
         call(frame.ctypes.data, id(factors), id(sums))
         seconds.append(time.perf_counter() - begin)
