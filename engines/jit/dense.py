@@ -23,7 +23,7 @@ from . import dense_kernel as kernels
 from . import parallel
 from .dense_frame import ALIGN, Frame, aligned, table
 from .dense_shape import CONFLICT_BYTES, Shape, conflict, strides
-from .dense_tiling import Machine, choose, parts
+from .dense_tiling import Machine, choose, parts, runs
 from .target import cache_bytes, target
 
 DTYPES = ("float32", "float64")
@@ -80,7 +80,9 @@ class DensePlan:
         weights = int(WEIGHT_SHARE * cache_bytes()) // self._target.vector_bytes
         lanes, bases = (1, BASE_REGISTERS) if shape.last else (self._lanes, MANY)
         machine = Machine(self._target.registers, self._target.multiplies, lanes, weights, bases)
-        self._tiling = choose(*shape.output[1:], self._group_vectors, shape.k_count, machine, self._half())
+        self._tiling = choose(
+            *shape.output[1:], self._group_vectors, shape.k_count, tuple(self._runs()), machine, self._half()
+        )
         self._widths = self._block_widths()
         self._layout()
         self._pack(weight, bias)
@@ -107,6 +109,11 @@ class DensePlan:
         """Bytes that the plan holds."""
         arrays = [self._weights, self._bias, self._offsets, self._positions, self._blocks, self._tasks]
         return sum(array.nbytes for array in arrays) + self._scratch_bytes
+
+    def _runs(self):
+        """Runs of taps that a kernel may take in one round."""
+        shape = self._shape
+        return runs(shape.kernel[2], shape.stride[2], shape.dilation[2])
 
     def _layout(self):
         """Distances in the input (or its padded copy) and in the output, and the bands that the copy is made of."""
@@ -181,8 +188,8 @@ class DensePlan:
     def _ordered(self, weight):
         """Weights with k as (tap of depth and height, channel, tap of width), and the offsets of k.
 
-        Channels-last, the channel is innermost.  Rows of taps are outermost, so that a tile whose rows of
-        input lie in the padding leaves out a range of k.
+        Channels-last with single taps, the channel is innermost.  Rows of taps are outermost, so that a tile
+        whose rows of input lie in the padding leaves out a range of k.
         """
         shape = self._shape
         _, channel, *far = self._read_strides
@@ -192,8 +199,9 @@ class DensePlan:
         )
         lines, channels = np.add.outer(depth, height).ravel(), np.arange(shape.group_channels) * channel
         weight = weight.reshape(shape.groups, -1, shape.group_channels, len(lines), len(width))
-        weight = weight.transpose(0, 1, 3, 4, 2) if shape.last else weight.transpose(0, 1, 3, 2, 4)
-        inner = np.add.outer(width, channels) if shape.last else np.add.outer(channels, width)
+        channels_inside = shape.last and self._tiling.run.taps == 1
+        weight = weight.transpose(0, 1, 3, 4, 2) if channels_inside else weight.transpose(0, 1, 3, 2, 4)
+        inner = np.add.outer(width, channels) if channels_inside else np.add.outer(channels, width)
         offsets = np.add.outer(lines, inner).ravel() * self._itemsize
         return weight, np.ascontiguousarray(offsets, np.int64)
 
@@ -241,12 +249,13 @@ class DensePlan:
             [self._kernel(*kind, int(width)) for kind in kinds for width in np.unique(self._widths)], np.int64
         )
         per_k = int(self._widths.max()) * self._itemsize
-        self._k_block = min(shape.k_count, max(1, int(WEIGHT_SHARE * cache_bytes() / per_k)))
+        taps = tiling.run.taps
+        self._k_block = min(shape.k_count, max(1, int(WEIGHT_SHARE * cache_bytes() / per_k) // taps) * taps)
         self._partial_bytes = max(rows * columns for rows, columns in kinds) * per_k
 
     def _kernel(self, rows, columns, channels):
-        step = None if self._shape.last else self._shape.stride[2]
-        return kernels.kernel_address(kernels.Tile(rows, columns, channels, self._dtype, step), self._target)
+        tile = kernels.Tile(rows, columns, channels, self._dtype, self._tiling.run, self._shape.last)
+        return kernels.kernel_address(tile, self._target)
 
     def _position_table(self, kinds):
         """A record for each tile of an image, and where each (slice, band) ends."""
@@ -351,7 +360,7 @@ class DensePlan:
             "k_count": shape.k_count,
             "k_block": self._k_block,
             "x_row": x_row * shape.stride[1],
-            "x_pixel": x_pixel * shape.stride[2],
+            "x_pixel": x_pixel,
             "out_row": out_row,
             "out_pixel": out_pixel,
             "out_channel": out_channel,

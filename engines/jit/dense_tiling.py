@@ -9,12 +9,17 @@ import dataclasses
 import functools
 import math
 
-#: Registers that are not accumulators: two vectors of weights and the pixel being multiplied, and one in flight.
-SPARE_REGISTERS = 4
-#: The model of one round of k, in cycles: loads per cycle of current processors, and the latency of a chain
-#: of multiply-adds.
+#: Registers that are neither sums nor weights: the input being multiplied, and one in flight.
+SPARE_REGISTERS = 2
+#: The model of one round, in cycles: loads per cycle of current processors, the latency of a chain of
+#: multiply-adds, and instructions per cycle. Cores begin 4 to 6, but half of that when another thread runs
+#: on the same core: on a Cascade Lake VM whose neighbours were busy 1.8 per cycle of 2 multiply-adds, so that
+#: 64 -> 64 channels at 56x56, 3x3 fell from 0.8 to 0.5 of the peak with tiles of single taps.
 LOADS_PER_CYCLE = 2
 MULTIPLY_LATENCY = 4
+INSTRUCTIONS_PER_CYCLE = 2
+#: Instructions of a round besides: the offset, the counter, the branch, pointers, a prefetch for each row.
+ROUND_INSTRUCTIONS = 5
 #: Cycles of a round that do not shrink with the tile: the offset, the counter, what the scheduler loses.
 ROUND_CYCLES = 0.5
 #: What bringing a vector of weights, and a pixel, from the second-level cache costs each round, for they do
@@ -37,6 +42,50 @@ KERNEL_WORTH = 0.01
 MAX_ROWS = 8
 #: Pixels that share one base register where the step between pixels is not a constant.
 PIXELS_PER_BASE = 4
+#: Multiply-adds of one round at most: more only take longer to compile.
+ROUND_PRODUCTS = 128
+#: Taps of one round at most: their weights are held in registers.
+MAX_RUN = 13
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Taps along the width that one round of k multiplies.
+
+    Attributes
+    ----------
+    taps : int
+    stride, dilation : int
+        Inputs from one pixel, and from one tap, to the next.
+    """
+
+    taps: int
+    stride: int
+    dilation: int
+
+    def inputs(self, columns):
+        """The inputs that `columns` neighbouring pixels see: place along the width -> its (column, tap) pairs."""
+        found = {}
+        for column in range(columns):
+            for tap in range(self.taps):
+                found.setdefault(column * self.stride + tap * self.dilation, []).append((column, tap))
+        return dict(sorted(found.items()))
+
+    def input_count(self, columns):
+        """How many inputs `columns` neighbouring pixels see."""
+        return _input_count(self, columns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _input_count(run, columns):
+    return len(run.inputs(columns))
+
+
+def runs(taps, stride, dilation):
+    """The runs that a kernel of `taps` along the width can be cut into, all of one length."""
+    return [
+        Run(size, stride, dilation if size > 1 else 1) for size in range(1, min(taps, MAX_RUN) + 1) if taps % size == 0
+    ]
 
 
 def parts(total, count):
@@ -82,28 +131,36 @@ class Machine:
     bases: int
 
 
-def tile_cycles(rows, columns, vectors, k_count, machine, width):
+def tile_cycles(rows, columns, vectors, run, k_count, machine, width):
     """Modelled cycles of one tile of an output plane `width` wide."""
     pixels = rows * columns
-    sums = pixels * vectors
-    busy = max(sums / machine.multiplies, (pixels + vectors + 1) / LOADS_PER_CYCLE, MULTIPLY_LATENCY)
+    inputs = rows * run.input_count(columns)
+    products, weights = pixels * vectors * run.taps, vectors * run.taps
+    busy = max(
+        products / machine.multiplies,
+        (inputs + weights + 1 + rows) / LOADS_PER_CYCLE,
+        (products + inputs + weights + ROUND_INSTRUCTIONS + 2 * rows) / INSTRUCTIONS_PER_CYCLE,
+        MULTIPLY_LATENCY * run.taps,
+    )
     weight = WEIGHT_CYCLES if k_count * vectors <= machine.weights else FAR_WEIGHT_CYCLES
+    rounds = k_count / run.taps * (busy + ROUND_CYCLES + weight * weights + PIXEL_CYCLES * inputs)
     runs, length = (1, pixels) if columns == width else (rows, columns)
     stores = runs * math.ceil(length / machine.lanes) * vectors * machine.lanes
     per_store = machine.lanes.bit_length() + (
         SPLIT_STORE_CYCLES if length % machine.lanes or width % machine.lanes else 0
     )
-    return k_count * (busy + ROUND_CYCLES + weight * vectors + PIXEL_CYCLES * pixels) + TILE_CYCLES + stores * per_store
+    return rounds + TILE_CYCLES + stores * per_store
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How rows, columns and vectors of output channels are cut.
+    """How rows, columns, vectors of output channels and taps along the width are cut.
 
     Attributes
     ----------
     rows, columns, vectors : tuple of int
         Sizes of the parts.
+    run : Run
     cycles : float
         Of all tiles together, modelled.
     """
@@ -111,6 +168,7 @@ class Tiling:
     rows: tuple
     columns: tuple
     vectors: tuple
+    run: Run
     cycles: float
 
 
@@ -119,33 +177,38 @@ def _count(sizes):
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(height, width, vectors, k_count, machine, half):
+def choose(height, width, vectors, k_count, runs, machine, half):
     """The best `Tiling` of an output plane of `height` x `width` and of `vectors` vectors of channels.
 
     If `half`, the last vector is only half used and stands by itself.  (A tile of whole and half vectors
     broadcasts each pixel twice, which spills: 3 -> 24 channels at 300x300, 7x7, stride 2: 14 x 1.5 vectors
     76, tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s; Zen 4, November 2026.)
     """
-    room = machine.registers - SPARE_REGISTERS
     best, best_score = None, math.inf
     alone = [1] if half and vectors > 1 else []
-    for channel_cut in (cut + alone for cut in cuts(vectors - len(alone), min(vectors, room))):
-        for column_cut in cuts(width, max(1, room // channel_cut[0])):
-            most_rows = min(
-                MAX_ROWS,
-                height,
-                room // (channel_cut[0] * column_cut[0]),
-                machine.bases // math.ceil(column_cut[0] / PIXELS_PER_BASE),
-            )
-            for row_cut in cuts(height, max(1, most_rows)):
+    for run in runs:
+        most_vectors = (machine.registers - SPARE_REGISTERS) // (run.taps + 1)
+        for channel_cut in (cut + alone for cut in cuts(vectors - len(alone), min(vectors, most_vectors))):
+            for rows, columns in _plane_cuts(height, width, channel_cut[0], run, machine):
                 cycles = sum(
-                    n_rows * n_columns * n_vectors * tile_cycles(rows, columns, group, k_count, machine, width)
-                    for rows, n_rows in _count(row_cut).items()
-                    for columns, n_columns in _count(column_cut).items()
+                    n_rows * n_columns * n_vectors * tile_cycles(row, column, group, run, k_count, machine, width)
+                    for row, n_rows in _count(rows).items()
+                    for column, n_columns in _count(columns).items()
                     for group, n_vectors in _count(channel_cut).items()
                 )
-                kernels = len(set(row_cut)) * len(set(column_cut)) * len(set(channel_cut))
+                kernels = len(set(rows)) * len(set(columns)) * len(set(channel_cut))
                 score = cycles * (1 + KERNEL_WORTH * kernels)
                 if score < best_score:
-                    best, best_score = Tiling(tuple(row_cut), tuple(column_cut), tuple(channel_cut), cycles), score
+                    best, best_score = Tiling(tuple(rows), tuple(columns), tuple(channel_cut), run, cycles), score
     return best
+
+
+def _plane_cuts(height, width, vectors, run, machine):
+    """Cuts of rows and of columns whose sums and weights fit the registers."""
+    room = min((machine.registers - SPARE_REGISTERS) // vectors - run.taps, ROUND_PRODUCTS // (vectors * run.taps))
+    for column_cut in cuts(width, max(1, room)):
+        most_rows = min(
+            MAX_ROWS, height, room // column_cut[0], machine.bases // math.ceil(column_cut[0] / PIXELS_PER_BASE)
+        )
+        for row_cut in cuts(height, max(1, most_rows)):
+            yield row_cut, column_cut
