@@ -15,7 +15,7 @@ import numpy as np
 
 from convbench import padding as paddings
 from convbench import planning, registry, selection, settings
-from convbench.data import as_memory_format
+from convbench.data import as_memory_format, empty
 from convbench.engine import Plan
 from convbench.selection import Selection
 from convbench.spec import ConvSpec, dtype_name, per_dimension
@@ -232,9 +232,9 @@ class _Conv:
 
     def _new_output(self, prepared):
         if prepared.spec.memory_format == "channels_first":
-            return np.empty(prepared.shape, self.dtype)
+            return empty(prepared.shape, self.dtype)
         spatial = prepared.spec.output_spatial
-        last = np.empty((prepared.spec.batch, *spatial, prepared.spec.out_channels), self.dtype)
+        last = empty((prepared.spec.batch, *spatial, prepared.spec.out_channels), self.dtype)
         full = np.moveaxis(last, -1, 1)
         return full if prepared.batched else full[0]
 

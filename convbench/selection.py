@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from convbench import display, planning, records, registry, settings
-from convbench.data import sample
+from convbench.data import empty, sample
 from convbench.engine import Engine
 from convbench.machine import this_machine
 from convbench.spec import ConvSpec
@@ -302,7 +302,7 @@ def time_engines(spec: ConvSpec, names, seconds: float) -> tuple[dict[str, Timin
     for name in names:
         try:
             plan = planning.make_plan(registry.get(name), spec, weight)
-            out = np.empty(spec.output_shape, spec.dtype)
+            out = empty(spec.output_shape, spec.dtype)
             plan(x, out)
         except MemoryError:
             lacking.append(name)

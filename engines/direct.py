@@ -1,10 +1,11 @@
 """Direct convolution: the sum itself, by kernels generated for the shape and the processor.
 
-Three families of code compute it, and `family` says which for a problem:
+Four families of code compute it, and `family` says which for a problem:
 
-dense  vectors along the output channels, pixels broadcast (`jit.dense`): many output channels;
-wide   vectors along the output width (`jit.wide`): images, depthwise and few output channels;
-loops  compiled plain loops (`loops`): every other dtype.
+dense    vectors along the output channels, pixels broadcast (`jit.dense`): many output channels;
+product  vectors along the pixels of a matrix product (`jit.product`): pointwise layers;
+wide     vectors along the output width (`jit.wide`): images, depthwise and few output channels;
+loops    compiled plain loops (`loops`): every other dtype.
 
 No transform, no patch matrix: every product is made once, from the arrays as they lie.  It wins
 wherever a transform does not save arithmetic.
@@ -38,6 +39,9 @@ WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most
 WIDE_STORE = 3  # an output vector, besides its products
 WIDE_STAGE = 4.4  # a vector of an input that must be padded
 WIDE_SPREAD = 8.4  # the same where the columns have a stride, too
+PRODUCT_STORE = 8  # an output vector of a matrix product
+PRODUCT_COPY = 4  # a vector of its input: each is copied
+PRODUCT_GATHER = 20  # the same where pixels have a stride
 LOOP_SHARE = 0.04
 LANE_BYTES = 64
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
@@ -46,10 +50,18 @@ BAND_BYTES = 1 << 20  # scratch per thread, at most about the L2 cache
 
 
 def family(spec: ConvSpec) -> str:
-    """Which code computes `spec`: "dense", "wide" or "loops"."""
+    """Which code computes `spec`: "dense", "product", "wide" or "loops"."""
     if spec.dtype not in GENERATED_DTYPES:
         return "loops"
-    return "wide" if _wide_work(spec) < _dense_work(spec) else "dense"
+    return min(_works(spec).items(), key=lambda item: item[1])[0]
+
+
+def _works(spec):
+    """What each family that takes `spec` would cost."""
+    works = {"dense": _dense_work(spec), "wide": _wide_work(spec)}
+    if set(spec.kernel) == {1} and not any(map(any, spec.padding)) and spec.memory_format == "channels_first":
+        works["product"] = _product_work(spec)
+    return works
 
 
 def _ceil(a, b):
@@ -81,6 +93,15 @@ def _wide_work(spec):
     work = spec.batch * spec.out_channels * math.prod(rows) * vectors * products
     stage = WIDE_SPREAD if spec.stride[-1] > 1 else WIDE_STAGE if any(map(any, spec.padding)) else 0
     return work + stage * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes
+
+
+def _product_work(spec):
+    """Cost of vectors along the pixels of a pointwise problem."""
+    lanes = LANE_BYTES // spec.itemsize
+    vectors = spec.batch * _ceil(math.prod(spec.output_spatial), lanes)
+    copy = PRODUCT_GATHER if any(stride > 1 for stride in spec.stride) else PRODUCT_COPY
+    inputs = spec.in_channels // spec.groups
+    return vectors * (spec.out_channels * (inputs + PRODUCT_STORE) + copy * spec.in_channels)
 
 
 class Direct(Engine):
@@ -116,7 +137,7 @@ class Direct(Engine):
         if family(spec) == "loops":
             seconds = 2 * spec.macs / (machine.peak_flops("float32") * LOOP_SHARE)
         else:
-            work = min(_dense_work(spec), _wide_work(spec))
+            work = min(_works(spec).values())
             seconds = 2 * (LANE_BYTES // spec.itemsize) * work / machine.peak_flops(spec.dtype)
         return CALL_SECONDS + max(seconds, spec.data_bytes / machine.bandwidth)
 
@@ -125,13 +146,7 @@ class Direct(Engine):
         chosen = family(spec)
         if chosen == "loops" or not _generates_code():
             return LoopPlan(spec, weight, bias)
-        if chosen == "dense":
-            from .jit.dense import DensePlan
-
-            return DensePlan(spec, weight, bias)
-        from .jit.wide import WidePlan
-
-        return WidePlan(spec, weight, bias)
+        return _plan_class(chosen)(spec, weight, bias)
 
     def measure_peak(self, dtype: str, calls: int | None = None) -> float | None:
         """FLOP/s of multiply-adds of "float32" or "float64" on all threads, measured now (`jit.peak`).
@@ -143,6 +158,17 @@ class Direct(Engine):
         from .jit.peak import CALLS, measure
 
         return measure(dtype, calls or CALLS)
+
+
+def _plan_class(family):
+    """The plan of generated code."""
+    if family == "dense":
+        from .jit.dense import DensePlan as Plan
+    elif family == "product":
+        from .jit.product import ProductPlan as Plan
+    else:
+        from .jit.wide import WidePlan as Plan
+    return Plan
 
 
 def _generates_code() -> bool:

@@ -20,10 +20,19 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
-from convbench.engines.jit import dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep
+from convbench.engines.jit import dense, product, records, wide, wide_layout, wide_planes, wide_steps, wide_sweep
 from convbench.verify import expected, measured_error
 
-FAMILIES = ("dense", "dense in blocks of k", "wide rows", "wide planes", "wide sweeps", "wide sweeps past the caches")
+FAMILIES = (
+    "dense",
+    "dense in blocks of k",
+    "product",
+    "product in blocks of k",
+    "wide rows",
+    "wide planes",
+    "wide sweeps",
+    "wide sweeps past the caches",
+)
 EXAMPLES = 60
 MOST_MACS = 300_000
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
@@ -95,6 +104,15 @@ def dense_specs(draw):
         axes = ((size, 1, 1, 1, (0, 0)) for size, *_ in axes)  # a matrix product
     filters = draw(st.sampled_from((1, 3, 7, 8, 13, 16, 17, 24, 32, 40, 64)))
     return _spec(draw, groups, draw(st.integers(1, 20)), filters, axes, ("channels_first", "channels_last"))
+
+
+@st.composite
+def product_specs(draw):
+    """Pointwise, channels first."""
+    ndim, groups = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2, 3)))
+    axes = _axes(draw, ndim, {1: 1, 2: 1, 3: 1}, {1: 300, 2: 24, 3: 7}, (1, 1, 2, 3), 0)
+    filters = draw(st.sampled_from((1, 3, 8, 13, 17, 29, 64)))
+    return _spec(draw, groups, draw(st.integers(1, 60)), filters, axes)
 
 
 @st.composite
@@ -173,19 +191,26 @@ def check(spec, level, make, at_end, with_bias, seed):
 
 def sweep(family, level, count=None):
     """Check `count` random problems of a family of kernels at an instruction set level."""
-    for module in (dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
+    for module in (dense, product, records, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
         module.np = GuardedNumPy()
     if family == "dense in blocks of k":
         dense.cache_bytes = lambda: SMALL_CACHE
+    if family == "product in blocks of k":
+        product.PANEL_BYTES = SMALL_CACHE
     if family.endswith("past the caches"):
         wide_sweep.STREAMED_BYTES = wide_sweep.ALIGNED_WIDTH = 0
     wide_planes.PLANE_CYCLES = math.inf  # planes wherever they can
     for way, name in ((wide_planes, "wide planes"), (wide_sweep, "wide sweeps")):
         if not family.startswith(name):
             way.suits = lambda *_: False
-    problems = {"rows": row_specs, "planes": plane_specs, "sweeps": sweep_specs}
-    problems = problems[family.split()[1]]() if family.startswith("wide") else dense_specs()
-    make = wide.WidePlan if family.startswith("wide") else dense.DensePlan
+    kinds = {
+        "dense": (dense_specs, dense.DensePlan),
+        "product": (product_specs, product.ProductPlan),
+        "wide rows": (row_specs, wide.WidePlan),
+        "wide planes": (plane_specs, wide.WidePlan),
+        "wide sweeps": (sweep_specs, wide.WidePlan),
+    }
+    problems, make = next(kind for name, kind in kinds.items() if family.startswith(name))
     limits = settings(
         max_examples=count or EXAMPLES,
         derandomize=not count,
@@ -195,7 +220,7 @@ def sweep(family, level, count=None):
     )
 
     @limits
-    @given(problems, st.booleans(), st.booleans(), st.integers(0, 99))
+    @given(problems(), st.booleans(), st.booleans(), st.integers(0, 99))
     def run(spec, at_end, with_bias, seed):
         assume(0 < spec.macs < MOST_MACS)
         print(f"{spec} {spec.dtype} {spec.memory_format} at_end={at_end} bias={with_bias} seed={seed}", flush=True)

@@ -21,9 +21,9 @@ from convbench import settings
 
 from . import dense_kernel as kernels
 from . import parallel
-from .dense_frame import ALIGN, Frame, aligned, table
 from .dense_shape import CONFLICT_BYTES, Shape, conflict, strides
 from .dense_tiling import Machine, choose, parts, runs
+from .records import ALIGN, Frame, aligned, table
 from .target import cache_bytes, target
 
 DTYPES = ("float32", "float64")
@@ -402,6 +402,5 @@ class DensePlan:
         constants = {**self._constants(), "partial_at": partial_at}
         constants["store"] = kernels.store_address(self._dtype, self._shape.last, self._target)
         function = kernels.task_address(self._dtype, self._target)
-        return Frame(
-            constants, function, len(self._tasks), partial_at + partials + 2 * ALIGN, settings.get_num_threads()
-        )
+        scratch_bytes = partial_at + partials + 2 * ALIGN
+        return Frame(kernels.FRAME, constants, function, len(self._tasks), scratch_bytes, settings.get_num_threads())

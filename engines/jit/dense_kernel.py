@@ -17,16 +17,11 @@ import dataclasses
 from . import compile as compiler
 from .dense_tiling import PIXELS_PER_BASE, Run
 from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
+from .records import Record, size, slots
 from .vector import Code, Kind
 
-
-def _slots(names, first=0):
-    """Byte offsets of consecutive 64-bit slots."""
-    return {name: 8 * number for number, name in enumerate(names.split(), first)}
-
-
 #: What is the same for all tiles of a plan.
-FRAME = _slots(
+FRAME = slots(
     "offsets weights bias positions blocks tasks kernels store k_count k_block "
     "x_row x_pixel out_row out_pixel out_channel "
     "copying scratch scratch_bytes partial_at partial_bytes copy_at copy_slices copy_rows depth height "
@@ -35,28 +30,23 @@ FRAME = _slots(
 )
 #: A place in the output: where its tile's input and output begin, which row of the kernel table it takes,
 #: and as how many runs of how many pixels its sums are stored, and the k that meet more than padding.
-POSITION = _slots("x out kernel runs length k k_end")
+POSITION = slots("x out kernel runs length k k_end")
 #: A block of output channels: its packed weights, input group, output, bias, how many channels are real,
 #: how many vectors, which column of the kernel table, and the bytes of one k's weights (and of one pixel's
 #: sums).
-BLOCK = _slots("weights x out bias channels vectors kernel bytes")
+BLOCK = slots("weights x out bias channels vectors kernel bytes")
 #: A task: the image it reads and writes, its ranges of positions and of blocks, and what to copy: the first
 #: slice and row, lines, where they begin in the input and in the copy, their length, and the key under
 #: which the copy is known.
-TASK = _slots("x out position position_end block block_end slice row lines shift_from shift_to length key")
+TASK = slots("x out position position_end block block_end slice row lines shift_from shift_to length key")
 #: One call of a kernel, and of the function that stores its sums.
-TILE = _slots("x weights offsets k_count start start_step sums out channels vectors bytes runs length")
+TILE = slots("x weights offsets k_count start start_step sums out channels vectors bytes runs length")
 
 #: In front of a worker's scratch: the key of what it holds.
 SCRATCH_HEAD = 64
 #: The copy asks for input this many lines ahead: 64 -> 64 at 224x224, 2 threads: 0 lines 208, 1: 213, 2:
 #: 212, 4: 216 GFLOP/s (Zen 4, November 2026).
 LINES_AHEAD = 4
-
-
-def size(slots):
-    """Bytes of one record."""
-    return 8 * len(slots)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,27 +90,10 @@ def task_address(dtype, target):
     return compiler.address("task", dtype, target, lambda module: write_task(module, dtype, target))
 
 
-class _Record:
-    """A row of 64-bit slots in memory, by name."""
-
-    def __init__(self, at, slots):
-        self.at, self.slots = at, slots
-
-    def __getitem__(self, name):
-        return (self.at + self.slots[name]).load()
-
-    def __setitem__(self, name, value):
-        (self.at + self.slots[name]).store(value)
-
-    def pointer(self, name):
-        """The slot's value as a pointer."""
-        return (self.at + self.slots[name]).load_pointer()
-
-
 def write_kernel(module, tile, target):
     """Write the kernel of `tile`."""
     code = Code(module, "kernel", target, "pp")
-    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE), strict=True))
+    frame, call = (Record(at, names) for at, names in zip(code.arguments, (FRAME, TILE), strict=True))
     kind = Kind(tile.dtype, min(tile.channels, target.lanes(tile.dtype)))
     vectors = range(tile.channels // kind.lanes)
     row_starts = [call.pointer("x") + frame["x_row"] * row for row in range(tile.rows)]
@@ -178,7 +151,7 @@ def _input_pointers(start, inputs, unit):
 def write_store_channels_last(module, dtype, target):
     """Write the store where a pixel's channels lie together: vectors as they are, the last under a mask."""
     code = Code(module, "store", target, "pp")
-    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE), strict=True))
+    frame, call = (Record(at, names) for at, names in zip(code.arguments, (FRAME, TILE), strict=True))
     kind = code.vector(dtype)
     length, channels, pixel_bytes = call["length"], call["channels"], call["bytes"]
 
@@ -204,7 +177,7 @@ def write_store_channels_last(module, dtype, target):
 def write_store_channels_first(module, dtype, target):
     """Write the store where a channel's pixels lie together: blocks of lanes x lanes are transposed in registers."""
     code = Code(module, "store", target, "pp")
-    frame, call = (_Record(at, slots) for at, slots in zip(code.arguments, (FRAME, TILE), strict=True))
+    frame, call = (Record(at, names) for at, names in zip(code.arguments, (FRAME, TILE), strict=True))
     kind = code.vector(dtype)
     length, pixel_bytes, channel_bytes = call["length"], call["bytes"], frame["out_channel"]
 
@@ -241,8 +214,8 @@ def write_task(module, dtype, target):
     """Write the driver: pad the input where it must be, then blocks of channels, of k, and positions, innermost."""
     code = Code(module, "task", target, "pii")
     frame, number, worker = code.arguments
-    fixed = _Record(frame, FRAME)
-    task = _Record(fixed.pointer("tasks") + number * size(TASK), TASK)
+    fixed = Record(frame, FRAME)
+    task = Record(fixed.pointer("tasks") + number * size(TASK), TASK)
     source = (frame + FRAME_INPUT).load_pointer() + task["x"]
     out = (frame + FRAME_OUTPUT).load_pointer() + task["out"]
     scratch = fixed.pointer("scratch") + worker * fixed["scratch_bytes"]
@@ -255,10 +228,10 @@ def write_task(module, dtype, target):
     tile_room = code.stack(
         kind.bytes * target.registers * (kind.lanes + 1)
     )  # a transposition reads whole blocks of pixels
-    call = _Record(code.stack(size(TILE)), TILE)
+    call = Record(code.stack(size(TILE)), TILE)
 
     def over_blocks(number):
-        block = _Record(fixed.pointer("blocks") + number * size(BLOCK), BLOCK)
+        block = Record(fixed.pointer("blocks") + number * size(BLOCK), BLOCK)
         for name in ("channels", "vectors", "bytes"):
             call[name] = block[name]
 
@@ -267,7 +240,7 @@ def write_task(module, dtype, target):
             first, last = k.compare("==", 0), (k + fixed["k_block"]).compare(">=", fixed["k_count"])
 
             def over_positions(number):
-                position = _Record(fixed.pointer("positions") + number * size(POSITION), POSITION)
+                position = Record(fixed.pointer("positions") + number * size(POSITION), POSITION)
                 partial = partials + (number - task["position"]) * fixed["partial_bytes"]
                 call["start"] = first.choose(bias, partial)
                 call["start_step"] = first.choose(0, block["bytes"])

@@ -1,11 +1,21 @@
-"""What a dense plan hands to generated code: tables of 64-bit records, and the frame of one call with its scratch."""
+"""Tables of 64-bit records that plans hand to generated code, and how that code reads and writes them by name."""
 
 import numpy as np
 
-from . import dense_kernel, parallel
+from . import parallel
 
 #: Bytes of a cache line.
 ALIGN = 64
+
+
+def slots(names, first=0):
+    """Byte offsets of consecutive 64-bit slots."""
+    return {name: 8 * number for number, name in enumerate(names.split(), first)}
+
+
+def size(slots):
+    """Bytes of one record."""
+    return 8 * len(slots)
 
 
 def aligned(count, dtype):
@@ -22,16 +32,33 @@ def table(slots, rows):
     return np.ascontiguousarray(np.stack(columns, axis=-1))
 
 
+class Record:
+    """A row of 64-bit slots in memory, by name, in the code being written."""
+
+    def __init__(self, at, slots):
+        self.at, self.slots = at, slots
+
+    def __getitem__(self, name):
+        return (self.at + self.slots[name]).load()
+
+    def __setitem__(self, name, value):
+        (self.at + self.slots[name]).store(value)
+
+    def pointer(self, name):
+        """The slot's value as a pointer."""
+        return (self.at + self.slots[name]).load_pointer()
+
+
 class Frame:
     """What one call owns: the constants and tables' addresses, and scratch for each of `threads` threads."""
 
-    def __init__(self, constants, function, tasks, scratch_bytes, threads):
+    def __init__(self, slots, constants, function, tasks, scratch_bytes, threads):
         self.threads = threads
         self.scratch = aligned(scratch_bytes * threads // 8, np.int64)
-        self.words = np.zeros(parallel.FRAME_HEAD + len(dense_kernel.FRAME), np.int64)
+        self.words = np.zeros(parallel.FRAME_HEAD + len(slots), np.int64)
         self.words[parallel.FRAME_FUNCTION // 8] = function
         self.words[parallel.FRAME_TASKS // 8] = tasks
         self.words[parallel.FRAME_THREADS // 8] = threads
         for name, value in {**constants, "scratch": self.scratch.ctypes.data, "scratch_bytes": scratch_bytes}.items():
-            self.words[dense_kernel.FRAME[name] // 8] = value
+            self.words[slots[name] // 8] = value
         self.address = self.words.ctypes.data

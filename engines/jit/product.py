@@ -1,0 +1,267 @@
+"""Pointwise convolution, channels first, as the matrix product that it is: vectors along the pixels.
+
+    out[n, oc, p] = bias[oc] + sum over c of w[oc, c] * x[n, c, stride * p]
+
+The dense kernels hold channels in vectors, so their sums are transposed when they are stored, and they read a
+few pixels from each of many distant planes.  Here sums lie as the output does, inputs are copied into a panel
+that stays in the L1 cache (`product_kernel`), and strides cost nothing but in that copy.
+
+Wins on 1x1 layers with planes of some vectors; in small planes the last vector is mostly empty.
+"""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from convbench import settings
+
+from . import parallel
+from . import product_kernel as kernels
+from .dense_tiling import INSTRUCTIONS_PER_CYCLE, parts
+from .records import ALIGN, Frame, aligned, table
+from .target import target
+
+#: Bytes of the panel: half of the L1 cache of the smallest current cores, or all that a busy neighbour leaves of it.
+PANEL_BYTES = 16 * 1024
+#: Bytes of one block of k's weights that stream from the L2 cache, and of sums that stay there between blocks of k.
+WEIGHT_BYTES = 256 * 1024
+SUM_BYTES = 128 * 1024
+#: Registers besides sums and inputs: the weight being multiplied, and one in flight.
+SPARE_REGISTERS = 2
+#: Instructions of a round besides, and cycles that a tile and each of its sums take beside the rounds. (1024 -> 256
+#: channels at 14x14: tiles of 5 x 5 in blocks of 51 k 150, of 9 x 3 in 85 and of 14 x 2 in 128 about 185 GFLOP/s;
+#: Cascade Lake, November 2026.)
+ROUND_INSTRUCTIONS = 4
+TILE_CYCLES, SUM_CYCLES = 60, 4
+#: How much slower a choice may be that needs one kernel fewer.
+KERNEL_WORTH = 0.01
+#: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.
+TASKS_PER_THREAD, TASK_CYCLES = 8, 40_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """How channels and pixels are cut.
+
+    Attributes
+    ----------
+    channels, vectors : tuple of int
+        Output channels, and vectors of pixels, of the tiles.
+    cycles : float
+        Of all tiles together, modelled.
+    """
+
+    channels: tuple
+    vectors: tuple
+    cycles: float
+
+
+@functools.lru_cache(maxsize=4096)
+def choose(channels, vectors, k_count, registers, multiplies):
+    """The best `Cut` of `channels` output channels and `vectors` vectors of pixels."""
+    best, best_score = None, math.inf
+    for most_vectors in range(1, min(vectors, 6) + 1):
+        most = (registers - SPARE_REGISTERS) // most_vectors - 1
+        across = parts(vectors, math.ceil(vectors / most_vectors))
+        for count in range(math.ceil(channels / most), channels + 1):
+            down = parts(channels, count)
+            if down[0] * across[0] * 4 < registers and count > math.ceil(channels / most):
+                break
+            cycles = _cycles(down, across, k_count, multiplies)
+            score = cycles * (1 + KERNEL_WORTH * len(set(down)) * len(set(across)))
+            if score < best_score:
+                best, best_score = Cut(tuple(down), tuple(across), cycles), score
+    return best
+
+
+def _cycles(down, across, k_count, multiplies):
+    """Modelled cycles of all tiles."""
+    total = 0
+    for rows in set(down):
+        for vectors in set(across):
+            products = rows * vectors
+            instructions = products + rows + vectors + ROUND_INSTRUCTIONS
+            each = max(products / multiplies, instructions / INSTRUCTIONS_PER_CYCLE)
+            blocks = math.ceil(k_count / block(vectors, 64))
+            cycles = k_count * each + blocks * (TILE_CYCLES + SUM_CYCLES * products)
+            total += cycles * down.count(rows) * across.count(vectors)
+    return total
+
+
+def block(vectors, vector_bytes):
+    """Rounds of k whose panel fits `PANEL_BYTES`."""
+    return PANEL_BYTES // (vectors * vector_bytes)
+
+
+class ProductPlan:
+    """A planned pointwise convolution: ``plan(x, out)`` computes.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+        Of float32 or float64, channels first, kernel 1 in every direction, no padding.
+    weight : ndarray, shape (out_channels, in_channels // groups, 1, ...)
+        Of the spec's dtype; packed here, not referenced later.
+    bias : ndarray, shape (out_channels,), optional
+    isa : str, optional
+        Level to generate code for; see `target`.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of packed weights, tables and scratch of one caller.
+
+    Notes
+    -----
+    Sums run over k in order whatever the number of threads, so results do not depend on it, to the bit.
+    Concurrent calls are safe; each takes scratch of its own.
+    """
+
+    def __init__(self, spec, weight, bias=None, *, isa=None):
+        self._spec, self._target = spec, target(isa)
+        self._itemsize, self._lanes = np.dtype(spec.dtype).itemsize, self._target.lanes(spec.dtype)
+        self._inputs, self._outputs = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+        self._plane, self._pixels = math.prod(spec.spatial), math.prod(spec.output_spatial)
+        self._strided = any(stride > 1 for stride in spec.stride)
+        vectors = math.ceil(self._pixels / self._lanes)
+        self._cut = choose(self._outputs, vectors, self._inputs, self._target.registers, self._target.multiplies)
+        self._k_block = min(self._inputs, block(max(self._cut.vectors), self._target.vector_bytes))
+        self._pack(np.asarray(weight, spec.dtype), bias)
+        self._tiles = self._tile_table()
+        self._rows = self._row_table()
+        self._tasks = self._task_table()
+        self._kernels, self._packs = self._compile()
+        self._call = parallel.caller()
+        self._frames = [self._new_frame()]
+
+    def __call__(self, x, out):
+        """Compute `out` from `x`, both C-contiguous, channels first; nothing is checked."""
+        threads = parallel.ready()
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = self._new_frame()
+        if frame.threads < threads:
+            frame = self._new_frame()
+        self._call(frame.address, id(x), id(out))
+        self._frames.append(frame)
+
+    @property
+    def nbytes(self):
+        """Bytes that the plan holds."""
+        arrays = [self._weights, self._bias, self._places, self._tiles, self._rows, self._tasks]
+        return sum(array.nbytes for array in arrays) + self._frame_bytes
+
+    def _pack(self, weight, bias):
+        """Weights as [group][tile of channels][k][channel]; a vector of each channel's bias."""
+        spec, down = self._spec, self._cut.channels
+        weight = weight.reshape(spec.groups, self._outputs, self._inputs)
+        self._weights = aligned(weight.size, spec.dtype)
+        packed = self._weights.reshape(spec.groups, -1)
+        first = 0
+        for count in down:
+            end = first + count
+            packed[:, first * self._inputs : end * self._inputs] = (
+                weight[:, first:end].swapaxes(1, 2).reshape(spec.groups, -1)
+            )
+            first = end
+        self._bias = aligned(spec.out_channels * self._lanes, spec.dtype)
+        if bias is not None:
+            self._bias.reshape(-1, self._lanes)[...] = np.reshape(bias, (-1, 1))
+
+    def _tile_table(self):
+        """A record for each tile of pixels; with strides, each pixel's distance from the image's first."""
+        spec, across = self._spec, np.array(self._cut.vectors)
+        first = (np.cumsum(across) - across) * self._lanes
+        self._places = aligned(int(across.sum()) * self._lanes if self._strided else 0, np.int64)
+        if self._strided:
+            axes = [np.arange(size) * stride for size, stride in zip(spec.output_spatial, spec.stride, strict=True)]
+            places = np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), spec.spatial).ravel()
+            self._places[: self._pixels] = places * self._itemsize
+        rows = {
+            "x": 0 if self._strided else first * self._itemsize,
+            "out": first * self._itemsize,
+            "places": self._places.ctypes.data + first * 8,
+            "rest": np.minimum(self._pixels - first - (across - 1) * self._lanes, self._lanes),
+            "vectors": across,
+            "kind": np.searchsorted(np.unique(across), across),
+        }
+        return table(kernels.TILE, rows)
+
+    def _row_table(self):
+        """A record for each (group, tile of channels)."""
+        spec, down = self._spec, np.array(self._cut.channels)
+        first = np.arange(spec.groups)[:, None] * self._outputs + np.cumsum(down) - down
+        rows = {
+            "weights": first * self._inputs * self._itemsize,
+            "bias": first * self._target.vector_bytes,
+            "out": first * self._pixels * self._itemsize,
+            "channels": down,
+            "kind": np.searchsorted(np.unique(down), down) * len(set(self._cut.vectors)),
+        }
+        return table(kernels.ROWS, rows).reshape(-1, len(kernels.ROWS))
+
+    def _task_table(self):
+        """A record for each (image, group, range of tiles, range of channels)."""
+        spec, item = self._spec, self._itemsize
+        images = spec.batch * spec.groups
+        down, across = len(self._cut.channels), len(self._cut.vectors)
+        cycles = self._cut.cycles * images
+        wanted = max(1, min(int(cycles / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads()))
+        row_parts = math.ceil(self._outputs * self._k_block * item / WEIGHT_BYTES)
+        tile_parts = math.ceil(wanted / (images * row_parts))
+        if self._k_block < self._inputs:
+            tile_parts = max(tile_parts, math.ceil(self._pixels * self._outputs * item / row_parts / SUM_BYTES))
+        tile_parts = min(tile_parts, across)
+        row_parts = min(down, max(row_parts, math.ceil(wanted / (images * tile_parts))))
+        tile_ends = np.cumsum(parts(across, tile_parts))[:, None]
+        row_ends = np.cumsum(parts(down, row_parts))
+        image = np.arange(images)[:, None, None]
+        group_rows = image % spec.groups * down
+        rows = {
+            "x": image * self._inputs * self._plane * item,
+            "out": image // spec.groups * spec.out_channels * self._pixels * item,
+            "tile": np.concatenate([[[0]], tile_ends[:-1]]),
+            "tile_end": tile_ends,
+            "row": group_rows + np.concatenate([[0], row_ends[:-1]]),
+            "row_end": group_rows + row_ends,
+        }
+        return table(kernels.TASK, rows).reshape(-1, len(kernels.TASK))
+
+    def _compile(self):
+        """Addresses of the kernels, [channels][vectors], and of the packs."""
+        dtype, across = self._spec.dtype, np.unique(self._cut.vectors)
+        tiles = [kernels.Tile(int(rows), int(v), dtype) for rows in np.unique(self._cut.channels) for v in across]
+        packs = [kernels.pack_address(int(v), dtype, self._strided, self._target) for v in across]
+        return (
+            np.array([kernels.kernel_address(tile, self._target) for tile in tiles], np.int64),
+            np.array(packs, np.int64),
+        )
+
+    def _new_frame(self):
+        """Constants and scratch for one caller at a time."""
+        item = self._itemsize
+        panel = self._k_block * max(self._cut.vectors) * self._target.vector_bytes
+        arrays = {
+            "weights": self._weights,
+            "bias": self._bias,
+            "tiles": self._tiles,
+            "rows": self._rows,
+            "tasks": self._tasks,
+            "kernels": self._kernels,
+            "packs": self._packs,
+        }
+        constants = {
+            **{name: array.ctypes.data for name, array in arrays.items()},
+            "k_count": self._inputs,
+            "k_block": self._k_block,
+            "x_channel": self._plane * item,
+            "out_channel": self._pixels * item,
+        }
+        function = kernels.task_address(self._spec.dtype, self._target)
+        scratch_bytes = -(-panel // ALIGN) * ALIGN + ALIGN
+        frame = Frame(kernels.FRAME, constants, function, len(self._tasks), scratch_bytes, settings.get_num_threads())
+        self._frame_bytes = frame.scratch.nbytes
+        return frame
