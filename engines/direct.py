@@ -1,11 +1,11 @@
 """Direct convolution: the sum itself, by kernels generated for the shape and the processor.
 
-Four families of code compute it, and `family` says which for a problem:
+Three families of code compute it, and `family` says which for a problem:
 
-dense    vectors along the output channels, pixels broadcast (`jit.dense`): many output channels;
-product  vectors along the pixels of a matrix product (`jit.product`): pointwise layers;
-wide     vectors along the output width (`jit.wide`): images, depthwise and few output channels;
-loops    compiled plain loops (`loops`): every other dtype.
+dense  vectors along the output channels, pixels broadcast (`jit.dense`): many output channels; or, for
+       pointwise layers, the matrix product with vectors along the pixels (`jit.product`);
+wide   vectors along the output width (`jit.wide`): images, depthwise and few output channels;
+loops  compiled plain loops (`loops`): every other dtype.
 
 No transform, no patch matrix: every product is made once, from the arrays as they lie.  It wins
 wherever a transform does not save arithmetic.
@@ -50,18 +50,15 @@ BAND_BYTES = 1 << 20  # scratch per thread, at most about the L2 cache
 
 
 def family(spec: ConvSpec) -> str:
-    """Which code computes `spec`: "dense", "product", "wide" or "loops"."""
+    """Which code computes `spec`: "dense", "wide" or "loops"."""
     if spec.dtype not in GENERATED_DTYPES:
         return "loops"
-    return min(_works(spec).items(), key=lambda item: item[1])[0]
+    return "wide" if _wide_work(spec) < _dense_work(spec) else "dense"
 
 
-def _works(spec):
-    """What each family that takes `spec` would cost."""
-    works = {"dense": _dense_work(spec), "wide": _wide_work(spec)}
-    if set(spec.kernel) == {1} and not any(map(any, spec.padding)) and spec.memory_format == "channels_first":
-        works["product"] = _product_work(spec)
-    return works
+def _is_product(spec):
+    """Whether `spec` is a matrix product with neighbouring pixels next to each other."""
+    return set(spec.kernel) == {1} and not any(map(any, spec.padding)) and spec.memory_format == "channels_first"
 
 
 def _ceil(a, b):
@@ -75,6 +72,8 @@ def _dense_work(spec):
     vectors = whole + (0 if not rest else 0.5 if rest <= lanes // 2 else 1)
     pixels = spec.batch * spec.groups * math.prod(spec.output_spatial)
     work = pixels * vectors * (math.prod(spec.weight_shape[1:]) + DENSE_STORE)
+    if _is_product(spec):
+        return min(work, _product_work(spec))
     if any(map(any, spec.padding)) or math.prod(spec.spatial) * spec.itemsize % CONFLICT_BYTES == 0:
         work += DENSE_COPY * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes
     return work
@@ -137,7 +136,7 @@ class Direct(Engine):
         if family(spec) == "loops":
             seconds = 2 * spec.macs / (machine.peak_flops("float32") * LOOP_SHARE)
         else:
-            work = min(_works(spec).values())
+            work = min(_dense_work(spec), _wide_work(spec))
             seconds = 2 * (LANE_BYTES // spec.itemsize) * work / machine.peak_flops(spec.dtype)
         return CALL_SECONDS + max(seconds, spec.data_bytes / machine.bandwidth)
 
@@ -146,7 +145,7 @@ class Direct(Engine):
         chosen = family(spec)
         if chosen == "loops" or not _generates_code():
             return LoopPlan(spec, weight, bias)
-        return _plan_class(chosen)(spec, weight, bias)
+        return _plan_class(chosen, spec)(spec, weight, bias)
 
     def measure_peak(self, dtype: str, calls: int | None = None) -> float | None:
         """FLOP/s of multiply-adds of "float32" or "float64" on all threads, measured now (`jit.peak`).
@@ -160,15 +159,13 @@ class Direct(Engine):
         return measure(dtype, calls or CALLS)
 
 
-def _plan_class(family):
+def _plan_class(family, spec):
     """The plan of generated code."""
-    if family == "dense":
-        from .jit.dense import DensePlan as Plan
-    elif family == "product":
-        from .jit.product import ProductPlan as Plan
-    else:
-        from .jit.wide import WidePlan as Plan
-    return Plan
+    from .jit import dense, product, wide
+
+    if family == "wide":
+        return wide.WidePlan
+    return product.ProductPlan if _is_product(spec) and product.suits(spec) else dense.DensePlan
 
 
 def _generates_code() -> bool:
