@@ -20,7 +20,17 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
-from convbench.engines.jit import dense, product, records, wide, wide_layout, wide_planes, wide_steps, wide_sweep
+from convbench.engines.jit import (
+    dense,
+    dense_layout,
+    product,
+    records,
+    wide,
+    wide_layout,
+    wide_planes,
+    wide_steps,
+    wide_sweep,
+)
 from convbench.verify import expected, measured_error
 
 FAMILIES = (
@@ -191,10 +201,10 @@ def check(spec, level, make, at_end, with_bias, seed):
 
 def sweep(family, level, count=None):
     """Check `count` random problems of a family of kernels at an instruction set level."""
-    for module in (dense, product, records, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
+    for module in (dense, dense_layout, product, records, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
         module.np = GuardedNumPy()
     if family == "dense in blocks of k":
-        dense.cache_bytes = lambda: SMALL_CACHE
+        dense.cache_bytes = dense_layout.cache_bytes = lambda: SMALL_CACHE
     if family == "product in blocks of k":
         product.PANEL_BYTES = SMALL_CACHE
     if family.endswith("past the caches"):

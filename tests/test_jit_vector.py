@@ -224,7 +224,7 @@ def test_a_network_needs_few_kernels(network, most):
     )
     folder = os.path.dirname(__file__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
-    layers, compiled = map(int, done.stdout.split())  # 12 of 21, 10 of 19 on AVX-512
+    layers, compiled = map(int, done.stdout.split())  # 17 of 21, 12 of 19 on AVX-512
     assert 1 < compiled <= most < 2 * layers
 
 

@@ -21,20 +21,15 @@ from convbench import settings
 
 from . import dense_kernel as kernels
 from . import parallel
-from .dense_shape import CONFLICT_BYTES, Shape, conflict, strides
+from .dense_layout import BAND_SHARE, Layout
+from .dense_shape import Shape
 from .dense_tiling import Machine, choose, parts, runs
 from .records import ALIGN, Frame, aligned, table
 from .target import cache_bytes, target
 
 DTYPES = ("float32", "float64")
-#: Part of the L2 cache for a band of input; as much or more is for one block's weights.
-BAND_SHARE = 0.35
 #: Part of the L2 cache for one block's weights; more k than fit are done in turns that leave their sums in scratch.
 WEIGHT_SHARE = 0.6
-#: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.
-TASKS_PER_THREAD = 8
-#: Work worth a task of its own: at some 4 GHz, 10 us against a fork-join of about 1 us.
-TASK_CYCLES = 40_000
 #: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no
 #: limit where it is.
 BASE_REGISTERS, MANY = 4, 1 << 20
@@ -84,7 +79,7 @@ class DensePlan:
             *shape.output[1:], self._group_vectors, shape.k_count, tuple(self._runs()), machine, self._half()
         )
         self._widths = self._block_widths()
-        self._layout()
+        self._layout = Layout(shape, self._tiling, self._itemsize)
         self._pack(weight, bias)
         self._cut()
         self._frames = []
@@ -115,60 +110,6 @@ class DensePlan:
         shape = self._shape
         return runs(shape.kernel[2], shape.stride[2], shape.dilation[2])
 
-    def _layout(self):
-        """Distances in the input (or its padded copy) and in the output, and the bands that the copy is made of."""
-        shape = self._shape
-        self._x_strides = strides(shape.channels, shape.spatial, shape.last)
-        self._out_strides = strides(shape.out_channels, shape.output, shape.last)
-        self._copying = bool(np.any(shape.padding)) or conflict(self._x_strides, shape.spatial, self._itemsize)
-        self._band_groups = parts(len(self._tiling.rows), self._band_count() if self._copying else 1)
-        self._read_strides = self._copy_strides() if self._copying else self._x_strides
-
-    def _extent(self, axis, outputs):
-        """Inputs along `axis` that `outputs` neighbouring outputs see."""
-        shape = self._shape
-        return (outputs - 1) * shape.stride[axis] + (shape.kernel[axis] - 1) * shape.dilation[axis] + 1
-
-    def _band_count(self):
-        """Bands of rows: their input fits the L2 cache, and with the blocks of channels they make enough tasks."""
-        shape, groups = self._shape, len(self._tiling.rows)
-        row_bytes = shape.channels * (shape.spatial[2] + sum(shape.padding[2])) * self._extent(0, 1) * self._itemsize
-        rows = 1 + max(0, int(BAND_SHARE * cache_bytes() / row_bytes) - self._extent(1, 1)) // shape.stride[1]
-        count = math.ceil(shape.output[1] / rows)
-        blocks = shape.groups * len(self._tiling.vectors)
-        return min(groups, max(count, math.ceil(self._wanted_tasks() / (shape.batch * shape.output[0] * blocks))))
-
-    def _wanted_tasks(self):
-        """How many tasks the work is worth."""
-        shape = self._shape
-        cycles = self._tiling.cycles * shape.groups * shape.batch * shape.output[0]
-        return max(1, min(int(cycles / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads()))
-
-    def _bands(self):
-        """First and end row of each band."""
-        rows, ends = iter(self._tiling.rows), []
-        for count in self._band_groups:
-            ends.append((ends[-1] if ends else 0) + sum(itertools.islice(rows, count)))
-        return list(zip([0, *ends[:-1]], ends, strict=True))
-
-    def _copy_strides(self):
-        """Layout of a padded band: rows outermost, so that all channels of a row are near each other."""
-        shape = self._shape
-        width = shape.spatial[2] + sum(shape.padding[2])
-        most = max(end - begin for begin, end in self._bands())
-        self._copy_rows, self._copy_slices = self._extent(1, most), self._extent(0, 1)
-        if shape.last:
-            channel, pixel = 1, self._pitch(shape.channels)
-            row = width * pixel
-        else:
-            channel, pixel = self._pitch(width), 1
-            row = shape.channels * channel
-        return 0, channel, self._copy_rows * row, row, pixel
-
-    def _pitch(self, count):
-        """`count`, or so much more that neighbours do not compete for sets of the cache."""
-        return count + ALIGN // self._itemsize if count * self._itemsize % CONFLICT_BYTES == 0 else count
-
     def _pack(self, weight, bias):
         """Weights as [block][k][channel], padded to whole vectors; the table of blocks and that of the offsets of k."""
         shape, groups = self._shape, self._shape.groups
@@ -192,7 +133,7 @@ class DensePlan:
         whose rows of input lie in the padding leaves out a range of k.
         """
         shape = self._shape
-        _, channel, *far = self._read_strides
+        _, channel, *far = self._layout.read_strides
         depth, height, width = (
             np.arange(size) * dilation * step
             for size, dilation, step in zip(shape.kernel, shape.dilation, far, strict=True)
@@ -217,7 +158,7 @@ class DensePlan:
 
     def _pack_blocks(self, padded, group_out):
         """Fill the packed weights; a record for each (group, block)."""
-        shape, item, widths = self._shape, self._itemsize, self._widths
+        shape, layout, item, widths = self._shape, self._layout, self._itemsize, self._widths
         groups, room, k_count = padded.shape
         first = np.cumsum(widths) - widths
         packed = self._weights.reshape(groups, -1)
@@ -229,8 +170,8 @@ class DensePlan:
         channel = group * group_out + first
         rows = {
             "weights": (group * room + first) * k_count * item,
-            "x": group * shape.group_channels * self._read_strides[1] * item,
-            "out": channel * self._out_strides[1] * item,
+            "x": group * shape.group_channels * layout.read_strides[1] * item,
+            "out": channel * layout.out_strides[1] * item,
             "bias": (group * room + first) * item,
             "channels": np.minimum(widths, group_out - first),
             "vectors": np.array(self._tiling.vectors),
@@ -259,20 +200,20 @@ class DensePlan:
 
     def _position_table(self, kinds):
         """A record for each tile of an image, and where each (slice, band) ends."""
-        shape, tiling, item = self._shape, self._tiling, self._itemsize
-        _, _, x_slice, x_row, x_pixel = self._read_strides
-        _, _, out_slice, out_row, out_pixel = self._out_strides
+        shape, layout, tiling, item = self._shape, self._layout, self._tiling, self._itemsize
+        _, _, x_slice, x_row, x_pixel = layout.read_strides
+        _, _, out_slice, out_row, out_pixel = layout.out_strides
         block_kinds = len(np.unique(self._widths))
         columns = np.array(tiling.columns)
         column = np.cumsum(columns) - columns
         rows = np.array(tiling.rows)
         row = np.cumsum(rows) - rows
         kind = np.array([[kinds.index((r, c)) for c in tiling.columns] for r in tiling.rows]) * block_kinds
-        base = np.repeat([begin if self._copying else 0 for begin, _ in self._bands()], self._band_groups)
+        base = np.repeat([begin if layout.copying else 0 for begin, _ in layout.bands()], layout.band_groups)
         x = ((row - base) * shape.stride[1] * x_row)[:, None] + column * shape.stride[2] * x_pixel
         out = (row * out_row)[:, None] + column * out_pixel
         slices = np.arange(shape.output[0])[:, None, None]
-        x_slice = 0 if self._copying else x_slice * shape.stride[0]
+        x_slice = 0 if layout.copying else x_slice * shape.stride[0]
         k, k_end = shape.k_range(row, row + tiling.rows - 1)
         joined = len(columns) == 1 and not shape.last
         heights, widths = np.array(tiling.rows)[:, None], columns
@@ -290,42 +231,43 @@ class DensePlan:
 
     def _position_ends(self, count):
         """Where tasks' positions end: with (slice and band), anywhere if there is one row or nothing is copied."""
-        shape, columns = self._shape, len(self._tiling.columns)
-        if self._copying and shape.output[1] > 1:
-            return np.cumsum(np.tile(self._band_groups, shape.output[0])) * columns
-        if self._copying:
+        shape, layout, columns = self._shape, self._layout, len(self._tiling.columns)
+        if layout.copying and shape.output[1] > 1:
+            return np.cumsum(np.tile(layout.band_groups, shape.output[0])) * columns
+        if layout.copying:
             others = shape.batch * shape.output[0] * len(self._blocks)
-            pieces = parts(columns, min(columns, math.ceil(self._wanted_tasks() / others)))
+            pieces = parts(columns, min(columns, math.ceil(layout.wanted_tasks() / others)))
             return np.cumsum(np.tile(pieces, shape.output[0]))
         seen = shape.channels * self._itemsize * math.prod(shape.spatial)
-        wanted = max(math.ceil(self._wanted_tasks() / shape.batch), math.ceil(seen / (BAND_SHARE * cache_bytes())))
+        wanted = max(math.ceil(layout.wanted_tasks() / shape.batch), math.ceil(seen / (BAND_SHARE * cache_bytes())))
         return np.cumsum(parts(count, min(count, wanted)))
 
     def _chunks(self, bands):
         """Ranges of blocks that one task computes: all, or fewer where images and bands alone make too few tasks."""
-        shape = self._shape
-        count = min(len(self._blocks), math.ceil(self._wanted_tasks() / (shape.batch * bands)))
+        shape, layout = self._shape, self._layout
+        least = math.ceil(shape.groups / layout.groups_together()) if layout.copying else 1
+        count = min(len(self._blocks), max(least, math.ceil(layout.wanted_tasks() / (shape.batch * bands))))
         ends = np.cumsum(parts(len(self._blocks), count))
         return np.concatenate([[0], ends[:-1]]), ends
 
     def _task_table(self, ends):
         """A record for each (image, slice and band, chunk of blocks)."""
-        shape, item = self._shape, self._itemsize
+        shape, layout, item = self._shape, self._layout, self._itemsize
         starts = np.concatenate([[0], ends[:-1]])
         image = np.arange(shape.batch)[:, None, None]
         part = np.arange(len(ends))[:, None]
-        begin = np.array([begin for begin, _ in self._bands()])
-        pieces = len(ends) // (shape.output[0] * len(begin)) if self._copying else 1
+        begin = np.array([begin for begin, _ in layout.bands()])
+        pieces = len(ends) // (shape.output[0] * len(begin)) if layout.copying else 1
         band = part // pieces
         block, block_end = self._chunks(len(ends))
         per_group = len(self._tiling.vectors)
         first = block // per_group * shape.group_channels
         count = -(-block_end // per_group) * shape.group_channels - first
-        source, copied = self._x_strides[1] * item, self._read_strides[1] * item
+        source, copied = layout.x_strides[1] * item, layout.read_strides[1] * item
         chunk = block if shape.groups > 1 else 0 * block
         rows = {
-            "x": image * self._x_strides[0] * item,
-            "out": image * self._out_strides[0] * item,
+            "x": image * layout.x_strides[0] * item,
+            "out": image * layout.out_strides[0] * item,
             "position": starts[:, None],
             "position_end": ends[:, None],
             "block": block,
@@ -342,9 +284,9 @@ class DensePlan:
 
     def _constants(self):
         """The fixed part of a frame."""
-        shape, item = self._shape, self._itemsize
-        _, _, _, x_row, x_pixel = (stride * item for stride in self._read_strides)
-        _, out_channel, _, out_row, out_pixel = (stride * item for stride in self._out_strides)
+        shape, layout, item = self._shape, self._layout, self._itemsize
+        _, _, _, x_row, x_pixel = (stride * item for stride in layout.read_strides)
+        _, out_channel, _, out_row, out_pixel = (stride * item for stride in layout.out_strides)
         arrays = {
             "offsets": self._offsets,
             "weights": self._weights,
@@ -356,7 +298,7 @@ class DensePlan:
         }
         return {
             **{name: array.ctypes.data for name, array in arrays.items()},
-            **self._copy_constants(),
+            **layout.copy_constants(),
             "k_count": shape.k_count,
             "k_block": self._k_block,
             "x_row": x_row * shape.stride[1],
@@ -367,35 +309,9 @@ class DensePlan:
             "partial_bytes": self._partial_bytes,
         }
 
-    def _copy_constants(self):
-        if not self._copying:
-            return {"copying": 0}
-        shape, item = self._shape, self._itemsize
-        _, from_channel, from_slice, from_row, from_pixel = (stride * item for stride in self._x_strides)
-        _, to_channel, to_slice, to_row, to_pixel = (stride * item for stride in self._read_strides)
-        line_from, line_to = (from_pixel, to_pixel) if shape.last else (from_channel, to_channel)
-        return {
-            "copying": 1,
-            "copy_at": shape.padding[2][0] * to_pixel,
-            "copy_slices": self._copy_slices,
-            "copy_rows": self._copy_rows,
-            "depth": shape.spatial[0],
-            "height": shape.spatial[1],
-            "slice_from": from_slice,
-            "row_from": from_row,
-            "line_from": line_from,
-            "slice_to": to_slice,
-            "row_to": to_row,
-            "line_to": line_to,
-        }
-
     def _new_frame(self):
         """Constants and scratch for one caller at a time."""
-        copied = (
-            self._copy_slices * self._read_strides[2] * self._itemsize + self._target.vector_bytes
-            if self._copying
-            else 0
-        )
+        copied = self._layout.copied_bytes() + self._target.vector_bytes
         partial_at = kernels.SCRATCH_HEAD + -(-copied // ALIGN) * ALIGN
         most = int(np.max(self._tasks[:, 3] - self._tasks[:, 2]))
         partials = most * self._partial_bytes if self._k_block < self._shape.k_count else 0

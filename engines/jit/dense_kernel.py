@@ -280,6 +280,7 @@ def _copy_once(code, frame, fixed, task, source, scratch, kind):
     with code.when(scratch.load().compare("!=", key)):
         scratch.store(key)
         data = scratch + SCRATCH_HEAD + fixed["copy_at"] + task["shift_to"]
+        lines = _Lines(code, fixed, task, kind)
 
         def over_slices(slice_number):
             z = task["slice"] + slice_number
@@ -291,37 +292,45 @@ def _copy_once(code, frame, fixed, task, source, scratch, kind):
                 )
                 begin = source + task["shift_from"] + fixed["slice_from"] * z + fixed["row_from"] * y
                 end = data + fixed["slice_to"] * slice_number + fixed["row_to"] * row_number
-
-                def over_lines(line):
-                    here, there = begin + fixed["line_from"] * line, end + fixed["line_to"] * line
-                    _copy_line(
-                        code,
-                        here,
-                        there,
-                        inside.choose(task["length"], 0),
-                        task["length"],
-                        kind,
-                        fixed["line_from"] * LINES_AHEAD,
-                    )
-
-                code.loop(task["lines"], over_lines)
+                with code.either(inside) as (copied, zero):
+                    with copied:
+                        lines.fill(end, begin)
+                    with zero:
+                        lines.fill(end)
 
             code.loop(fixed["copy_rows"], over_rows)
 
         code.loop(fixed["copy_slices"], over_slices)
 
 
-def _copy_line(code, here, there, length, room, kind, ahead):
-    """Copy `length` elements and fill up with zeros to `room`, or to the end of the last vector."""
+class _Lines:
+    """The lines of one row of the copy; what is the same for all of them is computed once."""
 
-    def whole(i):
-        code.prefetch(here + ahead + i * kind.itemsize)
-        (there + i * kind.itemsize).store((here + i * kind.itemsize).load(kind))
+    def __init__(self, code, fixed, task, kind):
+        self.code, self.kind, self.count = code, kind, task["lines"]
+        self.step_from, self.step_to = fixed["line_from"], fixed["line_to"]
+        self.ahead = self.step_from * LINES_AHEAD
+        self.full = (task["length"] >> kind.lanes.bit_length() - 1) * kind.lanes
+        rest = task["length"] - self.full
+        self.mask, self.has_rest = code.mask(rest, kind), rest.compare("!=", 0)
 
-    def masked(i):
-        at = i * kind.itemsize
-        (there + at).store((here + at).load(kind, code.mask(length - i, kind)))
+    def fill(self, there, here=None):
+        """Copy the lines from `here` on, or write zeros."""
+        code, kind = self.code, self.kind
 
-    full = (length >> kind.lanes.bit_length() - 1) * kind.lanes
-    code.loop(full, whole, step=kind.lanes)
-    code.loop(room, masked, start=full, step=kind.lanes)
+        def over_lines(_, to, start=None):
+            def whole(i):
+                if start:
+                    code.prefetch(start + self.ahead + i * kind.itemsize)
+                (to + i * kind.itemsize).store((start + i * kind.itemsize).load(kind) if start else code.zero(kind))
+
+            code.loop(self.full, whole, step=kind.lanes)
+            with code.when(self.has_rest):
+                at = self.full * kind.itemsize
+                if start:
+                    code.prefetch(start + self.ahead + at)
+                value = (start + at).load(kind, self.mask) if start else code.zero(kind)
+                (to + at).store(value, self.mask)
+            return [to + self.step_to, *([start + self.step_from] if start else ())]
+
+        code.loop(self.count, over_lines, [there, here] if here else [there])

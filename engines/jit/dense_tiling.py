@@ -42,10 +42,11 @@ KERNEL_WORTH = 0.01
 MAX_ROWS = 8
 #: Pixels that share one base register where the step between pixels is not a constant.
 PIXELS_PER_BASE = 4
-#: Multiply-adds of one round at most: more only take longer to compile.
-ROUND_PRODUCTS = 128
-#: Taps of one round at most: their weights are held in registers.
-MAX_RUN = 13
+#: Taps of one round at most, where pixels are neighbours: their weights are held in registers. 64 channels at 56x56,
+#: one thread, tiles of 14 x 2 with single taps against the best of all: 3x3 104 against 116 GFLOP/s, 5x5 122 against
+#: 118, 7x7 131 against 122; with stride 2 101 against 93 (Cascade Lake, November 2026, neighbours quiet; with busy
+#: ones 3x3 gains 15 % more, and 5x5 too).
+MAX_RUN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +84,8 @@ def _input_count(run, columns):
 
 def runs(taps, stride, dilation):
     """The runs that a kernel of `taps` along the width can be cut into, all of one length."""
-    return [
-        Run(size, stride, dilation if size > 1 else 1) for size in range(1, min(taps, MAX_RUN) + 1) if taps % size == 0
-    ]
+    most = min(taps, MAX_RUN) if stride == 1 else 1
+    return [Run(size, stride, dilation if size > 1 else 1) for size in range(1, most + 1) if taps % size == 0]
 
 
 def parts(total, count):
@@ -205,7 +205,7 @@ def choose(height, width, vectors, k_count, runs, machine, half):
 
 def _plane_cuts(height, width, vectors, run, machine):
     """Cuts of rows and of columns whose sums and weights fit the registers."""
-    room = min((machine.registers - SPARE_REGISTERS) // vectors - run.taps, ROUND_PRODUCTS // (vectors * run.taps))
+    room = (machine.registers - SPARE_REGISTERS) // vectors - run.taps
     for column_cut in cuts(width, max(1, room)):
         most_rows = min(
             MAX_ROWS, height, room // column_cut[0], machine.bases // math.ceil(column_cut[0] / PIXELS_PER_BASE)

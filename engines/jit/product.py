@@ -36,7 +36,9 @@ SPARE_REGISTERS = 2
 ROUND_INSTRUCTIONS = 4
 TILE_CYCLES, SUM_CYCLES = 60, 4
 #: How much slower a choice may be that needs one kernel fewer.
-KERNEL_WORTH = 0.01
+KERNEL_WORTH = 0.03
+#: Vectors of pixels in a tile at most.
+MOST_VECTORS = 4
 #: How much wider than the pixels whole vectors may be, by how many multiply-adds a cycle can begin. With one, the
 #: dense kernels reach 96 % of the peak (Zen 4); with two, what they load holds them up: 1024 -> 2048 channels at 7x7,
 #: stride 2, batch 8, 1.31 times as wide: 132 against 165 GFLOP/s (Cascade Lake, November 2026).
@@ -72,7 +74,7 @@ class Cut:
 def choose(channels, vectors, k_count, registers, multiplies):
     """The best `Cut` of `channels` output channels and `vectors` vectors of pixels."""
     best, best_score = None, math.inf
-    for most_vectors in range(1, min(vectors, 6) + 1):
+    for most_vectors in range(1, min(vectors, MOST_VECTORS) + 1):
         most = (registers - SPARE_REGISTERS) // most_vectors - 1
         across = parts(vectors, math.ceil(vectors / most_vectors))
         for count in range(math.ceil(channels / most), channels + 1):
@@ -142,7 +144,7 @@ class ProductPlan:
         self._tiles = self._tile_table()
         self._rows = self._row_table()
         self._tasks = self._task_table()
-        self._kernels, self._packs = self._compile()
+        self._kernels = self._compile()
         self._call = parallel.caller()
         self._frames = [self._new_frame()]
 
@@ -241,14 +243,10 @@ class ProductPlan:
         return table(kernels.TASK, rows).reshape(-1, len(kernels.TASK))
 
     def _compile(self):
-        """Addresses of the kernels, [channels][vectors], and of the packs."""
+        """Addresses of the kernels, [channels][vectors]."""
         dtype, across = self._spec.dtype, np.unique(self._cut.vectors)
         tiles = [kernels.Tile(int(rows), int(v), dtype) for rows in np.unique(self._cut.channels) for v in across]
-        packs = [kernels.pack_address(int(v), dtype, self._strided, self._target) for v in across]
-        return (
-            np.array([kernels.kernel_address(tile, self._target) for tile in tiles], np.int64),
-            np.array(packs, np.int64),
-        )
+        return np.array([kernels.kernel_address(tile, self._target) for tile in tiles], np.int64)
 
     def _new_frame(self):
         """Constants and scratch for one caller at a time."""
@@ -261,10 +259,10 @@ class ProductPlan:
             "rows": self._rows,
             "tasks": self._tasks,
             "kernels": self._kernels,
-            "packs": self._packs,
         }
         constants = {
             **{name: array.ctypes.data for name, array in arrays.items()},
+            "pack": kernels.pack_address(self._spec.dtype, self._strided, self._target),
             "k_count": self._inputs,
             "k_block": self._k_block,
             "x_channel": self._plane * item,

@@ -20,7 +20,7 @@ from .records import Record, size, slots
 from .vector import INDEX, Code, Kind
 
 FRAME = slots(
-    "weights bias tiles rows tasks kernels packs k_count k_block x_channel out_channel scratch scratch_bytes",
+    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel scratch scratch_bytes",
     FRAME_HEAD,
 )
 #: Pixels of a tile: where they begin in the input and the output (bytes), where their inputs' distances are,
@@ -34,7 +34,7 @@ TASK = slots("x out tile tile_end row row_end")
 #: and vector's; where they go, and elements in the last vector.
 CALL = slots("panel weights k_count start start_channel start_vector out rest")
 #: One call of a pack: `k_count` rounds from `x` into the panel, `places` as in `TILE`.
-PACK = slots("x places k_count panel rest")
+PACK = slots("x places k_count panel vectors rest")
 #: Planes ahead of the one being copied that are asked for.
 PLANES_AHEAD = 8
 
@@ -59,9 +59,9 @@ def kernel_address(tile, target):
     return compiler.address("product", tile, target, lambda module: write_kernel(module, tile, target))
 
 
-def pack_address(vectors, dtype, strided, target):
+def pack_address(dtype, strided, target):
     """The compiled ``void pack(frame, pack)``."""
-    key = vectors, dtype, strided
+    key = dtype, strided
     return compiler.address("pack", key, target, lambda module: write_pack(module, *key, target))
 
 
@@ -103,26 +103,28 @@ def write_kernel(module, tile, target):
     code.finish()
 
 
-def write_pack(module, vectors, dtype, strided, target):
-    """Write the copy of `vectors` x k inputs into a panel, zeros behind the last; `strided` by a table of distances."""
+def write_pack(module, dtype, strided, target):
+    """Write the copy of vectors x k inputs into a panel, zeros behind the last; `strided` by a table of distances."""
     code = Code(module, "pack", target, "pp")
     frame, call = Record(code.arguments[0], FRAME), Record(code.arguments[1], PACK)
     kind = code.vector(dtype)
     mask = code.mask(call["rest"], kind)
-    places, plane = call.pointer("places"), frame["x_channel"]
+    places, plane, last = call.pointer("places"), frame["x_channel"], (call["vectors"] - 1) * kind.bytes
     numbers = Kind("int64", kind.lanes)
-    at = [(places + v * numbers.bytes).load(numbers) for v in range(vectors)] if strided else None
+
+    def one(x, panel, at, mask=None):
+        if strided:
+            value = x.gather(kind, (places + at * (numbers.itemsize // kind.itemsize)).load(numbers), mask)
+        else:
+            here = x + at
+            code.prefetch(here + plane * PLANES_AHEAD)
+            value = here.load(kind, mask)
+        (panel + at).store(value, align=kind.bytes)
 
     def copy(_, x, panel):
-        for v in range(vectors):
-            here, masked = x + v * kind.bytes, mask if v == vectors - 1 else None
-            if strided:
-                value = x.gather(kind, at[v], masked)
-            else:
-                code.prefetch(here + plane * PLANES_AHEAD)
-                value = here.load(kind, masked)
-            (panel + v * kind.bytes).store(value, align=kind.bytes)
-        return [x + plane, panel + vectors * kind.bytes]
+        code.loop(last, lambda at: one(x, panel, at), step=kind.bytes)
+        one(x, panel, last, mask)
+        return [x + plane, panel + last + kind.bytes]
 
     code.loop(call["k_count"], copy, [call.pointer("x"), call.pointer("panel")])
     code.finish()
@@ -152,8 +154,8 @@ def write_task(module, dtype, target):
             pack["x"] = x + tile["x"] + k * fixed["x_channel"]
             pack["places"] = tile["places"]
             call["rest"] = pack["rest"] = tile["rest"]
-            function = (fixed.pointer("packs") + tile["kind"] * INDEX.bytes).load_pointer()
-            code.call(function, [frame, pack.at])
+            pack["vectors"] = tile["vectors"]
+            code.call(fixed.pointer("pack"), [frame, pack.at])
 
             def over_rows(number):
                 rows = Record(fixed.pointer("rows") + number * size(ROWS), ROWS)

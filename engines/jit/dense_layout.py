@@ -1,0 +1,151 @@
+"""Where a dense plan reads and writes: distances in memory, and bands of the input that are copied first.
+
+A copied band lies with rows outermost, so that all channels of a row are near each other, and with zeros around
+it where there is padding.  Bands are sized so that they stay in the L2 cache.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+from convbench import settings
+
+from .dense_shape import CONFLICT_BYTES, conflict, strides
+from .dense_tiling import parts
+from .records import ALIGN
+from .target import cache_bytes
+
+#: Part of the L2 cache for a band of input; as much or more is for one block's weights.
+BAND_SHARE = 0.35
+#: Output rows of a band that are worth copying fewer groups at once: rows of taps overlap between bands. 32 groups of
+#: 32 channels, 56x56, 3x3, stride 2: all groups at once leave bands of one row.
+BAND_ROWS = 16
+#: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.
+TASKS_PER_THREAD = 8
+#: Work worth a task of its own: at some 4 GHz, 10 us against a fork-join of about 1 us.
+TASK_CYCLES = 40_000
+
+
+class Layout:
+    """Distances and bands of a plan.
+
+    Attributes
+    ----------
+    x_strides, out_strides : tuple of int
+        Elements between neighbours along image, channel, depth, height and width.
+    copying : bool
+        Whether bands of the input are copied.
+    band_groups : list of int
+        Tile rows of each band.
+    read_strides : tuple of int
+        As `x_strides`, of what the kernels read.
+
+    Parameters
+    ----------
+    shape : Shape
+    tiling : Tiling
+    itemsize : int
+    """
+
+    def __init__(self, shape, tiling, itemsize):
+        self._shape, self._tiling, self._itemsize = shape, tiling, itemsize
+        self.x_strides = strides(shape.channels, shape.spatial, shape.last)
+        self.out_strides = strides(shape.out_channels, shape.output, shape.last)
+        self.copying = self._copies()
+        self.band_groups = parts(len(tiling.rows), self._band_count() if self.copying else 1)
+        self.read_strides = self._copy_strides() if self.copying else self.x_strides
+
+    def _copies(self):
+        """Whether bands are copied: for padding, for the cache's sets, or to have a row's channels together.
+
+        Planes apart, each k reads another page: 128 -> 128 channels, 3x3 over 58x58, in place 150, copied 210
+        GFLOP/s (Cascade Lake, November 2026).
+        """
+        shape = self._shape
+        apart = not shape.last and shape.output[1] > 1 and math.prod(shape.kernel) > 1
+        return bool(np.any(shape.padding)) or apart or conflict(self.x_strides, shape.spatial, self._itemsize)
+
+    def _extent(self, axis, outputs):
+        """Inputs along `axis` that `outputs` neighbouring outputs see."""
+        shape = self._shape
+        return (outputs - 1) * shape.stride[axis] + (shape.kernel[axis] - 1) * shape.dilation[axis] + 1
+
+    def _band_count(self):
+        """Bands of rows: their input fits the L2 cache, and with the blocks of channels they make enough tasks."""
+        shape, groups = self._shape, len(self._tiling.rows)
+        channels = shape.group_channels * self.groups_together()
+        row_bytes = channels * self._row_elements() * self._itemsize
+        rows = 1 + max(0, int(BAND_SHARE * cache_bytes() / row_bytes) - self._extent(1, 1)) // shape.stride[1]
+        count = math.ceil(shape.output[1] / rows)
+        blocks = shape.groups * len(self._tiling.vectors)
+        return min(groups, max(count, math.ceil(self.wanted_tasks() / (shape.batch * shape.output[0] * blocks))))
+
+    def _row_elements(self):
+        """Elements of one channel's padded row, in all slices that an output sees."""
+        return (self._shape.spatial[2] + sum(self._shape.padding[2])) * self._extent(0, 1)
+
+    def groups_together(self):
+        """Groups whose inputs one task copies: few, so that their bands are of some rows."""
+        shape = self._shape
+        rows = self._extent(1, min(BAND_ROWS, shape.output[1]))
+        one = shape.group_channels * self._row_elements() * rows * self._itemsize
+        return max(1, min(shape.groups, int(BAND_SHARE * cache_bytes() / one)))
+
+    def wanted_tasks(self):
+        """How many tasks the work is worth."""
+        shape = self._shape
+        cycles = self._tiling.cycles * shape.groups * shape.batch * shape.output[0]
+        return max(1, min(int(cycles / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads()))
+
+    def bands(self):
+        """First and end row of each band."""
+        rows, ends = iter(self._tiling.rows), []
+        for count in self.band_groups:
+            ends.append((ends[-1] if ends else 0) + sum(itertools.islice(rows, count)))
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
+    def _copy_strides(self):
+        """Layout of a padded band: rows outermost, so that all channels of a row are near each other."""
+        shape = self._shape
+        width = shape.spatial[2] + sum(shape.padding[2])
+        most = max(end - begin for begin, end in self.bands())
+        self._copy_rows, self._copy_slices = self._extent(1, most), self._extent(0, 1)
+        if shape.last:
+            channel, pixel = 1, self._pitch(shape.channels)
+            row = width * pixel
+        else:
+            channel, pixel = self._pitch(width), 1
+            row = shape.channels * channel
+        return 0, channel, self._copy_rows * row, row, pixel
+
+    def _pitch(self, count):
+        """`count`, or so much more that neighbours do not compete for sets of the cache."""
+        return count + ALIGN // self._itemsize if count * self._itemsize % CONFLICT_BYTES == 0 else count
+
+    def copied_bytes(self):
+        """Bytes of the largest band's copy."""
+        return self._copy_slices * self.read_strides[2] * self._itemsize if self.copying else 0
+
+    def copy_constants(self):
+        """What a frame says of the copy."""
+        if not self.copying:
+            return {"copying": 0}
+        shape, item = self._shape, self._itemsize
+        _, from_channel, from_slice, from_row, from_pixel = (stride * item for stride in self.x_strides)
+        _, to_channel, to_slice, to_row, to_pixel = (stride * item for stride in self.read_strides)
+        line_from, line_to = (from_pixel, to_pixel) if shape.last else (from_channel, to_channel)
+        return {
+            "copying": 1,
+            "copy_at": shape.padding[2][0] * to_pixel,
+            "copy_slices": self._copy_slices,
+            "copy_rows": self._copy_rows,
+            "depth": shape.spatial[0],
+            "height": shape.spatial[1],
+            "slice_from": from_slice,
+            "row_from": from_row,
+            "line_from": line_from,
+            "slice_to": to_slice,
+            "row_to": to_row,
+            "line_to": line_to,
+        }
