@@ -84,7 +84,9 @@ class WidePlan:
 
     def _new_frame(self, threads):
         """What one call at a time owns: its words' address, threads it has scratch for, words and scratch."""
-        scratch = np.empty(self._scratch_bytes * threads + CACHE_LINE, np.uint8)
+        # Zeros, because tiles multiply what lies between staged rows, too, and drop it: with denormal numbers
+        # there, 14x14 layers of 3x3 took 564 instead of 16 us (Cascade Lake, 2026-11).
+        scratch = np.zeros(self._scratch_bytes * threads + CACHE_LINE, np.uint8)
         words = self._words.copy()
         words[parallel.FRAME_THREADS // 8] = threads
         words[self._scratch_word] = scratch.ctypes.data + -scratch.ctypes.data % CACHE_LINE
