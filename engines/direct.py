@@ -41,7 +41,7 @@ WIDE_STAGE = 4.4  # a vector of an input that must be padded
 WIDE_SPREAD = 8.4  # the same where the columns have a stride, too
 PRODUCT_STORE = 8  # an output vector of a matrix product
 PRODUCT_COPY = 4  # a vector of its input: each is copied
-PRODUCT_GATHER = 20  # the same where pixels have a stride
+PRODUCT_SPREAD = 40  # the same where pixels have a stride
 LOOP_SHARE = 0.04
 LANE_BYTES = 64
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
@@ -98,7 +98,7 @@ def _product_work(spec):
     """Cost of vectors along the pixels of a pointwise problem."""
     lanes = LANE_BYTES // spec.itemsize
     vectors = spec.batch * _ceil(math.prod(spec.output_spatial), lanes)
-    copy = PRODUCT_GATHER if any(stride > 1 for stride in spec.stride) else PRODUCT_COPY
+    copy = PRODUCT_SPREAD if any(stride > 1 for stride in spec.stride) else PRODUCT_COPY
     inputs = spec.in_channels // spec.groups
     return vectors * (spec.out_channels * (inputs + PRODUCT_STORE) + copy * spec.in_channels)
 

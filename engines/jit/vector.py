@@ -174,15 +174,6 @@ class Value:
         """A vector that holds the scalar at this pointer in every lane."""
         return self.code.splat(self.load(kind.scalar), kind)
 
-    def gather(self, kind, distances, mask=None):
-        """The elements that lie the lanes of `distances` (bytes) from this pointer; lanes outside `mask` read zero."""
-        code, mask = self.code, mask or self.code.mask(kind.lanes, kind)
-        base = Value(code, code.builder.ptrtoint(self.ir, INT))
-        numbers = code.splat(base, Kind("int64", kind.lanes)) + distances
-        places = Value(code, code.builder.inttoptr(numbers.ir, ir.VectorType(POINTER, kind.lanes)))
-        arguments = [places, code.int32(kind.itemsize), mask, code.zero(kind)]
-        return code.intrinsic("llvm.masked.gather", kind.ir, arguments, [kind.ir, places.ir.type])
-
     def load_pointer(self):
         """The pointer stored at this pointer."""
         return Value(self.code, self.code.builder.load(self.ir, typ=POINTER, align=8))
