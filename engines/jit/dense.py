@@ -76,7 +76,13 @@ class DensePlan:
         lanes, bases = (1, BASE_REGISTERS) if shape.last else (self._lanes, MANY)
         machine = Machine(self._target.registers, self._target.multiplies, lanes, weights, bases)
         self._tiling = choose(
-            *shape.output[1:], self._group_vectors, shape.k_count, tuple(self._runs()), machine, self._half()
+            shape.output[1],
+            shape.column_parts,
+            self._group_vectors,
+            shape.k_count,
+            tuple(self._runs()),
+            machine,
+            self._half(),
         )
         self._widths = self._block_widths()
         self._layout = Layout(shape, self._tiling, self._itemsize)
@@ -108,7 +114,8 @@ class DensePlan:
     def _runs(self):
         """Runs of taps that a kernel may take in one round."""
         shape = self._shape
-        return runs(shape.kernel[2], shape.stride[2], shape.dilation[2])
+        found = runs(shape.kernel[2], shape.stride[2], shape.dilation[2])
+        return found if len(shape.column_parts) == 1 else found[:1]
 
     def _pack(self, weight, bias):
         """Weights as [block][k][channel], padded to whole vectors; the table of blocks and that of the offsets of k."""
@@ -129,8 +136,8 @@ class DensePlan:
     def _ordered(self, weight):
         """Weights with k as (tap of depth and height, channel, tap of width), and the offsets of k.
 
-        Channels-last with single taps, the channel is innermost.  Rows of taps are outermost, so that a tile
-        whose rows of input lie in the padding leaves out a range of k.
+        With single taps, channels last or columns in parts, the channel is innermost.  Rows of taps are outermost,
+        so that a tile whose rows of input lie in the padding leaves out a range of k.
         """
         shape = self._shape
         _, channel, *far = self._layout.read_strides
@@ -140,7 +147,7 @@ class DensePlan:
         )
         lines, channels = np.add.outer(depth, height).ravel(), np.arange(shape.group_channels) * channel
         weight = weight.reshape(shape.groups, -1, shape.group_channels, len(lines), len(width))
-        channels_inside = shape.last and self._tiling.run.taps == 1
+        channels_inside = (shape.last or len(shape.column_parts) > 1) and self._tiling.run.taps == 1
         weight = weight.transpose(0, 1, 3, 4, 2) if channels_inside else weight.transpose(0, 1, 3, 2, 4)
         inner = np.add.outer(width, channels) if channels_inside else np.add.outer(channels, width)
         offsets = np.add.outer(lines, inner).ravel() * self._itemsize
@@ -214,15 +221,13 @@ class DensePlan:
         out = (row * out_row)[:, None] + column * out_pixel
         slices = np.arange(shape.output[0])[:, None, None]
         x_slice = 0 if layout.copying else x_slice * shape.stride[0]
-        k, k_end = shape.k_range(row, row + tiling.rows - 1)
         joined = len(columns) == 1 and not shape.last
         heights, widths = np.array(tiling.rows)[:, None], columns
         rows = {
             "x": (slices * x_slice + x) * item,
             "out": (slices * out_slice + out) * item,
             "kernel": kind,
-            "k": k,
-            "k_end": k_end,
+            **shape.k_ranges(row, row + tiling.rows - 1, column, column + columns - 1),
             "runs": 1 if joined else heights,
             "length": heights * widths if joined else widths,
         }

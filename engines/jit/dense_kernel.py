@@ -29,8 +29,9 @@ FRAME = slots(
     FRAME_HEAD,
 )
 #: A place in the output: where its tile's input and output begin, which row of the kernel table it takes,
-#: and as how many runs of how many pixels its sums are stored, and the k that meet more than padding.
-POSITION = slots("x out kernel runs length k k_end")
+#: and as how many runs of how many pixels its sums are stored, and the k that meet more than padding:
+#: from `k` to `k_end`, and of each `k_step` of them those from `k_low` to `k_high`.
+POSITION = slots("x out kernel runs length k k_end k_step k_low k_high")
 #: A block of output channels: its packed weights, input group, output, bias, how many channels are real,
 #: how many vectors, which column of the kernel table, and the bytes of one k's weights (and of one pixel's
 #: sums).
@@ -259,12 +260,18 @@ def write_task(module, dtype, target):
 
 def _one_tile(code, fixed, block, position, call, k, last):
     """Compute one tile over the block of k that begins at `k`, less padding, and store it after the last."""
-    begin = k.most(position["k"])
-    call["weights"] = fixed.pointer("weights") + block["weights"] + begin * block["bytes"]
-    call["offsets"] = fixed.pointer("offsets") + begin * 8
-    call["k_count"] = (k + fixed["k_block"]).least(position["k_end"]) - begin
-    kernel = fixed.pointer("kernels") + (position["kernel"] + block["kernel"]) * 8
-    code.call(kernel.load_pointer(), [fixed.at, call.at])
+    kernel = (fixed.pointer("kernels") + (position["kernel"] + block["kernel"]) * 8).load_pointer()
+    low, high = position["k_low"], position["k_high"]
+
+    def over_lines(line):
+        begin = k.most(line + low)
+        call["weights"] = fixed.pointer("weights") + block["weights"] + begin * block["bytes"]
+        call["offsets"] = fixed.pointer("offsets") + begin * 8
+        call["k_count"] = (k + fixed["k_block"]).least(line + high) - begin
+        code.call(kernel, [fixed.at, call.at])
+        call["start"], call["start_step"] = call["sums"], block["bytes"]
+
+    code.loop(position["k_end"], over_lines, start=position["k"], step=position["k_step"])
     with code.when(last):
         call["runs"], call["length"] = position["runs"], position["length"]
         code.call(fixed.pointer("store"), [fixed.at, call.at])

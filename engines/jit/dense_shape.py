@@ -1,6 +1,7 @@
 """The shape of a dense problem as the kernels see it: three spatial dimensions, and distances in memory."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 #: half of it is bad enough). 64 -> 64 channels, 1x1 at 32x32 (planes of 4096 bytes), read in place: 60
 #: GFLOP/s, copied: 154 (Zen 4, November 2026).
 CONFLICT_BYTES = 2048
+#: Columns come in parts where they see less than this share of a row's taps: 512 -> 1024 channels at 19x19, 3x3 with
+#: dilation and padding 6.
+COLUMN_TAPS = 0.85
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,20 +71,42 @@ class Shape:
         """Products per output."""
         return self.group_channels * math.prod(self.kernel)
 
-    def k_range(self, first_row, last_row):
-        """First and end k of tiles from output row `first_row` to `last_row`, per slice: the rest meets only padding.
+    @functools.cached_property
+    def column_parts(self):
+        """Widths of neighbouring columns that see the same taps, if enough columns see fewer; otherwise one part."""
+        columns = np.arange(self.output[2])
+        begin, end = self._tap_range(2, columns, columns)
+        if (end - begin).mean() > COLUMN_TAPS * self.kernel[2]:
+            return (self.output[2],)
+        changes = np.flatnonzero(np.diff(begin) | np.diff(end)) + 1
+        return tuple(np.diff([0, *changes, self.output[2]]).tolist())
 
-        With taps along the depth, whole slices are left out; otherwise rows.
+    def k_ranges(self, first_row, last_row, first_column, last_column):
+        """The k of tiles between these output rows and columns that meet more than padding, per (slice, row, column).
+
+        With taps along the depth, whole slices are left out, otherwise rows; and taps of a row where columns come
+        in parts.  As `k`, `k_end`, `k_step`, `k_low` and `k_high` of a position.
         """
         axis = 0 if self.kernel[0] > 1 else 1
         slices = np.arange(self.output[0])[:, None, None]
         first, last = (slices, slices) if axis == 0 else (first_row[:, None], last_row[:, None])
+        begin, end = self._tap_range(axis, first, last)
+        per_tap = self.k_count // self.kernel[axis]
+        begin, end = begin * per_tap, end * per_tap
+        low, high, step = 0, end - begin, np.maximum(end - begin, 1)
+        if len(self.column_parts) > 1:
+            low, high = (tap * self.group_channels for tap in self._tap_range(2, first_column, last_column))
+            step = self.group_channels * self.kernel[2]
+        nothing = end == begin
+        high = np.where(nothing, low, high)
+        return {"k": begin, "k_end": end + nothing, "k_step": step, "k_low": low, "k_high": high}
+
+    def _tap_range(self, axis, first, last):
+        """First and end tap along `axis` that outputs `first` to `last` see beside padding."""
         size, stride, dilation = self.kernel[axis], self.stride[axis], self.dilation[axis]
         low = self.padding[axis][0]
         begin = np.clip(-((last * stride - low) // dilation), 0, size)
-        end = np.clip(-((first * stride - low - self.spatial[axis]) // dilation), begin, size)
-        per_tap = self.k_count // size
-        return begin * per_tap, end * per_tap
+        return begin, np.clip(-((first * stride - low - self.spatial[axis]) // dilation), begin, size)
 
 
 def strides(channels, spatial, last):

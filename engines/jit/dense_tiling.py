@@ -177,19 +177,21 @@ def _count(sizes):
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(height, width, vectors, k_count, runs, machine, half):
-    """The best `Tiling` of an output plane of `height` x `width` and of `vectors` vectors of channels.
+def choose(height, widths, vectors, k_count, runs, machine, half):
+    """The best `Tiling` of an output plane and of `vectors` vectors of channels.
 
-    If `half`, the last vector is only half used and stands by itself.  (A tile of whole and half vectors
-    broadcasts each pixel twice, which spills: 3 -> 24 channels at 300x300, 7x7, stride 2: 14 x 1.5 vectors
-    76, tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s; Zen 4, November 2026.)
+    No tile reaches over from one of the `widths` of columns into the next.  If `half`, the last vector is only
+    half used and stands by itself.  (A tile of whole and half vectors broadcasts each pixel twice, which spills:
+    3 -> 24 channels at 300x300, 7x7, stride 2: 14 x 1.5 vectors 76, tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s;
+    Zen 4, November 2026.)
     """
     best, best_score = None, math.inf
+    width = sum(widths)
     alone = [1] if half and vectors > 1 else []
     for run in runs:
         most_vectors = (machine.registers - SPARE_REGISTERS) // (run.taps + 1)
         for channel_cut in (cut + alone for cut in cuts(vectors - len(alone), min(vectors, most_vectors))):
-            for rows, columns in _plane_cuts(height, width, channel_cut[0], run, machine):
+            for rows, columns in _plane_cuts(height, widths, channel_cut[0], run, machine):
                 cycles = sum(
                     n_rows * n_columns * n_vectors * tile_cycles(row, column, group, run, k_count, machine, width)
                     for row, n_rows in _count(rows).items()
@@ -203,12 +205,11 @@ def choose(height, width, vectors, k_count, runs, machine, half):
     return best
 
 
-def _plane_cuts(height, width, vectors, run, machine):
+def _plane_cuts(height, widths, vectors, run, machine):
     """Cuts of rows and of columns whose sums and weights fit the registers."""
     room = (machine.registers - SPARE_REGISTERS) // vectors - run.taps
-    for column_cut in cuts(width, max(1, room)):
-        most_rows = min(
-            MAX_ROWS, height, room // column_cut[0], machine.bases // math.ceil(column_cut[0] / PIXELS_PER_BASE)
-        )
+    for largest, *_ in cuts(max(widths), max(1, room)):
+        column_cut = [size for width in widths for size in parts(width, math.ceil(width / largest))]
+        most_rows = min(MAX_ROWS, height, room // largest, machine.bases // math.ceil(largest / PIXELS_PER_BASE))
         for row_cut in cuts(height, max(1, most_rows)):
             yield row_cut, column_cut
