@@ -26,7 +26,7 @@ from convbench.settings import get_num_threads
 from convbench.spec import ConvSpec
 
 from .direct import GENERATED_DTYPES, Direct, family, generates_code
-from .jit.patches_layout import Layout
+from .jit.patches_layout import LANE_BYTES, ROOM_BYTES, WIDE_ROWS, Layout
 
 BAND_BYTES = 4 << 20  # of BLAS' patch matrix; 1 to 8 MiB are alike on a 2-core Zen 5 VM (2026-11)
 BLAS_VECTOR_BYTES = 32  # NumPy's OpenBLAS runs its AVX2 kernels on AMD processors ...
@@ -107,8 +107,11 @@ def _layout(spec):
 
 
 def _is_wide(spec):
-    """Whether the product's vectors lie along the pixels; one row of patches alone is none."""
-    return spec.weight_shape[1] * spec.kernel[-1] > 1 and family(_product(spec)) == "wide"
+    """Whether the product's vectors lie along the pixels: few output channels, and patches of few channels."""
+    product = _product(spec)
+    channels = product.in_channels // product.groups
+    few = channels * (WIDE_ROWS + product.kernel[0]) * LANE_BYTES <= ROOM_BYTES
+    return few and channels > 1 and family(product) == "wide"
 
 
 def _product(spec):

@@ -65,19 +65,23 @@ def _gather(code, fixed, task, source, patches, kind, stride):
             column = task["column"] + tap["column"]
             copy = _RowCopy(code, kind, stride, column, task["columns"], fixed["width"])
             here = plane + z * fixed["slice_bytes"] + first * fixed["row_bytes"] + column * item
-            in_depth = z.compare(">=", 0) & z.compare("<", fixed["depth"])
-
-            def over_rows(row):
-                y = first + row * fixed["row_stride"]
-                inside = in_depth & y.compare(">=", 0) & y.compare("<", fixed["height"])
-                begin = here + row * fixed["row_stride"] * fixed["row_bytes"]
-                copy.write(begin, there + row * task["columns"] * item, inside)
-
-            code.loop(task["rows"], over_rows)
+            read = z.compare(">=", 0) & z.compare("<", fixed["depth"]) & copy.some
+            # Rows [begin, end) of the copy are rows of the input.
+            begin = _rounded_up(first * -1, fixed["row_stride"]).least(task["rows"])
+            end = _rounded_up(fixed["height"] - first, fixed["row_stride"]).least(task["rows"]).most(begin)
+            begin, end = (read.choose(bound, task["rows"]) for bound in (begin, end))
+            copy.zeros(there, 0, begin * task["columns"])
+            copy.rows(here, fixed["row_stride"] * fixed["row_bytes"], there, begin, end)
+            copy.zeros(there, end * task["columns"], task["rows"] * task["columns"])
 
         code.loop(fixed["tap_count"], over_taps)
 
     code.loop(task["channels"], over_channels)
+
+
+def _rounded_up(number, step):
+    """`number` / `step`, rounded up; 0 for negative numbers."""
+    return (number.most(0) + step - 1) // step
 
 
 class _RowCopy:
@@ -90,8 +94,8 @@ class _RowCopy:
         self.code, self.kind, self.stride, self.columns = code, kind, stride, columns
         lanes = kind.lanes
         shift = lanes.bit_length() - 1
-        first = ((column * -1).most(0) + (stride - 1)) // stride  # the first column inside of the input
-        end = ((width - column + (stride - 1)).most(0) // stride).least(columns)
+        first = _rounded_up(column * -1, stride)  # columns [first, end) are inside of the input
+        end = _rounded_up(width - column, stride).least(columns)
         self.some = first.compare("<", end)
         self.first, self.end = first, end
         self.low = (first >> shift) << shift
@@ -105,26 +109,34 @@ class _RowCopy:
             self.low_masks.append(code.mask(reach - at, kind, first * stride - at))
             self.high_masks.append(code.mask(reach - self.high * stride - part * lanes, kind))
 
-    def write(self, here, there, inside):
-        """Copy one row, or write zeros unless `inside`."""
-        code, lanes = self.code, self.kind.lanes
-        with code.either(inside & self.some) as (yes, no):
-            with yes:
-                if self.stride > SHUFFLED_STRIDE:
-                    self._elements(here, there)
-                else:
-                    self._zeros(there, 0, self.low)
-                    self._vector(here, there, self.low, self.low_masks)
-                    code.loop(self.high, lambda j: self._vector(here, there, j), start=self.low + lanes, step=lanes)
-                    with code.when(self.high.compare("<", self.columns)):
-                        self._vector(here, there, self.high, self.high_masks)
-                    self._zeros(there, self.high + lanes, self.columns)
-            with no:
-                self._zeros(there, 0, self.columns)
+    def rows(self, here, step, there, begin, end):
+        """Copy rows `begin` to `end`, `step` bytes apart in the input."""
+        code, pitch = self.code, self.columns * self.kind.itemsize
 
-    def _zeros(self, there, first, end):
-        zero = self.code.zero(self.kind)
-        self.code.loop(end, lambda j: (there + j * self.kind.itemsize).store(zero), start=first, step=self.kind.lanes)
+        def over(row):
+            return lambda number: row(here + number * step, there + number * pitch)
+
+        if self.stride > SHUFFLED_STRIDE:
+            return code.loop(end, over(self._elements), start=begin)
+        with code.either(self.columns.compare("<=", self.kind.lanes)) as (one, more):
+            with one:
+                code.loop(end, over(lambda a, b: self._vector(a, b, code.value(0), self.low_masks)), start=begin)
+            with more:
+                code.loop(end, over(self._row), start=begin)
+
+    def zeros(self, there, first, end):
+        """Zeros in elements `first` to `end`, and up to a vector beyond."""
+        zero, item = self.code.zero(self.kind), self.kind.itemsize
+        self.code.loop(end, lambda j: (there + j * item).store(zero), start=first, step=self.kind.lanes)
+
+    def _row(self, here, there):
+        code, lanes = self.code, self.kind.lanes
+        self.zeros(there, 0, self.low)
+        self._vector(here, there, self.low, self.low_masks)
+        code.loop(self.high, lambda j: self._vector(here, there, j), start=self.low + lanes, step=lanes)
+        with code.when(self.high.compare("<", self.columns)):
+            self._vector(here, there, self.high, self.high_masks)
+        self.zeros(there, self.high + lanes, self.columns)
 
     def _vector(self, here, there, j, masks=None):
         lanes, item, stride = self.kind.lanes, self.kind.itemsize, self.stride
@@ -142,7 +154,7 @@ class _RowCopy:
 
     def _elements(self, here, there):
         item, scalar = self.kind.itemsize, self.kind.scalar
-        self._zeros(there, 0, self.columns)
+        self.zeros(there, 0, self.columns)
 
         def copy(j):
             (there + j * item).store((here + j * self.stride * item).load(scalar))

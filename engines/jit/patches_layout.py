@@ -13,12 +13,13 @@ from .dense_tiling import parts
 
 #: Bytes of a block's patches: as many 4 KiB pages as the first-level table of translations has entries.
 PATCH_BYTES = 256 << 10
-#: Pixels that a block has at least, even where they need more room: each weight that is read serves all of them.
-FEWEST_PIXELS = 28
-#: Rows of patches up to this stay whole; longer ones are cut into tiles' widths, so that what a tile reads lies close
-#: together.
-WHOLE_ROW_BYTES = 512 << 10
-#: Columns of a block, and rows it has at least, where vectors lie along the rows.
+#: Pixels that a block should have where they fit `ROOM_BYTES`, and has even where not: each weight that is read
+#: serves all of them.
+PIXELS, FEWEST_PIXELS = 56, 28
+#: What a block may have beyond that for the sake of more pixels.  Rows of patches that need more are cut into tiles'
+#: widths, so that what a tile reads lies close together.
+ROOM_BYTES = 512 << 10
+#: Columns of a block at most, and rows it has at least, where vectors lie along the rows.
 WIDE_COLUMNS, WIDE_ROWS = 128, 16
 #: Work worth a task of its own, in multiply-adds of whole vectors, and tasks per thread that even out delays.
 TASK_PRODUCTS, TASKS_PER_THREAD = 80_000, 8
@@ -177,24 +178,30 @@ class Layout:
         widths = parts(width, self._pieces(channels))
         one, two = (self.patch_bytes((rows, widths[0]), channels) for rows in (1, 2))
         rows = 1 + max(0, PATCH_BYTES - one) // max(two - one, 1)
-        rows = max(rows, WIDE_ROWS if self.wide else -(-FEWEST_PIXELS // widths[0]))
+        rows = max(rows, WIDE_ROWS if self.wide else -(-self._fewest(channels) // widths[0]))
         bands = max(-(-height // rows), -(-wanted // (images * len(widths))))
-        bands = min(bands, height, max(1, height * widths[0] // FEWEST_PIXELS))
+        bands = min(bands, height, max(1, height * widths[0] // self._fewest(channels)))
         if len(widths) > 1 and not self.views and not self.wide:
             bands = height  # a matrix product's outputs lie in one piece
         heights = tuple(parts(height, bands))
         chunks = tuple(self._chunks(together, -(-wanted // (images * len(heights) * len(widths)))))
         return dataclasses.replace(self, heights=heights, widths=tuple(widths), chunks=chunks)
 
+    def _fewest(self, channels):
+        """Pixels that a block has at least."""
+        return PIXELS if self.patch_bytes((1, PIXELS), channels) <= ROOM_BYTES else FEWEST_PIXELS
+
     def _pieces(self, channels):
         """Into how many pieces a row of output is cut."""
         width, whole = self.output[2], self.patch_bytes((1, self.output[2]), channels)
         if self.wide:
-            return -(-width // WIDE_COLUMNS)
+            vectors = ROOM_BYTES // max(1, self.patch_bytes((WIDE_ROWS, 1), channels) * LANE_BYTES // self.itemsize)
+            columns = max(1, vectors) * LANE_BYTES // self.itemsize
+            return -(-width // min(WIDE_COLUMNS, columns))
         if self.views:
             filters = self.out_channels // self.groups
             tile = TILE_SUMS if filters * self.itemsize <= LANE_BYTES else TILE_SUMS // 2
-            return 1 if whole <= WHOLE_ROW_BYTES else -(-width // tile)
+            return 1 if whole <= ROOM_BYTES else -(-width // tile)
         return max(1, min(-(-whole // PATCH_BYTES), width // FEWEST_PIXELS))
 
     def _groups_together(self, wanted):
