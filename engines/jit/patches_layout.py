@@ -22,7 +22,7 @@ ROOM_BYTES = 512 << 10
 #: Columns of a block at most, and rows it has at least, where vectors lie along the rows.
 WIDE_COLUMNS, WIDE_ROWS = 128, 16
 #: Work worth a task of its own, in multiply-adds of whole vectors, and tasks per thread that even out delays.
-TASK_PRODUCTS, TASKS_PER_THREAD = 80_000, 8
+TASK_PRODUCTS, TASKS_PER_THREAD = 80_000, 4
 #: Channels of a chunk: 2 vectors of 64 bytes of float32.
 CHUNK_CHANNELS = 32
 LANE_BYTES = 64
