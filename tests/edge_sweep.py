@@ -14,19 +14,41 @@ import math
 import mmap
 import os
 import sys
+from functools import partial
 
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
-from convbench.engines.jit import dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep
+from convbench.engines.jit import (
+    dense,
+    dense_frame,
+    patches,
+    patches_layout,
+    wide,
+    wide_layout,
+    wide_planes,
+    wide_steps,
+    wide_sweep,
+)
 from convbench.verify import expected, measured_error
 
-FAMILIES = ("dense", "dense in blocks of k", "wide rows", "wide planes", "wide sweeps", "wide sweeps past the caches")
+FAMILIES = (
+    "dense",
+    "dense in blocks of k",
+    "wide rows",
+    "wide planes",
+    "wide sweeps",
+    "wide sweeps past the caches",
+    "patches",
+    "patches in small blocks",
+    "patches of rows",
+)
 EXAMPLES = 60
 MOST_MACS = 300_000
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
+SMALL_BLOCK = 4_000  # bytes: patches of any size come in several blocks
 FILL = 0xA5
 
 _protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -87,14 +109,14 @@ def _axes(draw, ndim, kernels, outputs, strides, most_padding):
 
 
 @st.composite
-def dense_specs(draw):
+def dense_specs(draw, formats=("channels_first", "channels_last")):
     """Several output channels, both memory formats."""
     ndim, groups = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2, 3)))
     axes = _axes(draw, ndim, {1: 9, 2: 5, 3: 3}, {1: 120, 2: 20, 3: 7}, (1, 1, 2, 3), draw(st.sampled_from((0, 3))))
     if draw(st.booleans()) and draw(st.booleans()):
         axes = ((size, 1, 1, 1, (0, 0)) for size, *_ in axes)  # a matrix product
     filters = draw(st.sampled_from((1, 3, 7, 8, 13, 16, 17, 24, 32, 40, 64)))
-    return _spec(draw, groups, draw(st.integers(1, 20)), filters, axes, ("channels_first", "channels_last"))
+    return _spec(draw, groups, draw(st.integers(1, 20)), filters, axes, formats)
 
 
 @st.composite
@@ -171,14 +193,28 @@ def check(spec, level, make, at_end, with_bias, seed):
         assert (rest == FILL).all(), f"{spec} at {level}: wrote beside the output"
 
 
+def patches_plan(spec, weight, bias, *, wide, isa):
+    """A patch plan, which leaves the bias to others."""
+    plan = patches.PatchPlan(spec, weight, wide=wide, isa=isa)
+
+    def call(x, out):
+        plan(x, out)
+        out += 0 if bias is None else bias.reshape(-1, *(1,) * spec.ndim)
+
+    return call
+
+
 def sweep(family, level, count=None):
     """Check `count` random problems of a family of kernels at an instruction set level."""
-    for module in (dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
+    for module in (dense, dense_frame, patches, patches_layout, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
         module.np = GuardedNumPy()
     if family == "dense in blocks of k":
         dense.cache_bytes = lambda: SMALL_CACHE
     if family.endswith("past the caches"):
         wide_sweep.STREAMED_BYTES = wide_sweep.ALIGNED_WIDTH = 0
+    if family.startswith("patches "):
+        patches_layout.PATCH_BYTES, patches_layout.ROOM_BYTES = SMALL_BLOCK, 2 * SMALL_BLOCK
+        patches_layout.PIXELS, patches_layout.FEWEST_PIXELS, patches_layout.TASK_PRODUCTS = 10, 5, 100
     wide_planes.PLANE_CYCLES = math.inf  # planes wherever they can
     for way, name in ((wide_planes, "wide planes"), (wide_sweep, "wide sweeps")):
         if not family.startswith(name):
@@ -186,6 +222,8 @@ def sweep(family, level, count=None):
     problems = {"rows": row_specs, "planes": plane_specs, "sweeps": sweep_specs}
     problems = problems[family.split()[1]]() if family.startswith("wide") else dense_specs()
     make = wide.WidePlan if family.startswith("wide") else dense.DensePlan
+    if family.startswith("patches"):
+        problems, make = dense_specs(("channels_first",)), partial(patches_plan, wide=family == "patches of rows")
     limits = settings(
         max_examples=count or EXAMPLES,
         derandomize=not count,

@@ -37,7 +37,8 @@ class PatchPlan:
     weight : ndarray, shape (out_channels, in_channels // groups, *kernel)
         Packed here, not referenced later.
     wide : bool
-        Whether the products' vectors lie along the rows of pixels; else along the output channels.
+        Whether the products' vectors lie along the rows of pixels; else along the output channels.  A patch
+        matrix of one row per group goes along the channels.
     isa : str, optional
         Instruction set level, as `target` takes it.
 
@@ -53,7 +54,7 @@ class PatchPlan:
     """
 
     def __init__(self, spec, weight, *, wide=False, isa=None):
-        wide = wide and spec.weight_shape[1] * spec.kernel[-1] > 1  # one row of patches has vectors of its own kind
+        wide = wide and spec.weight_shape[1] * spec.kernel[-1] > 1
         self._layout = layout = Layout.of(spec, settings.get_num_threads(), wide)
         machine, weight = target(isa), layout.lowered_weight(np.asarray(weight, spec.dtype))
         self._products = {}
@@ -174,9 +175,8 @@ class _DenseProduct(DensePlan):
 
     def _position_table(self, kinds):
         positions, ends = super()._position_table(kinds)
-        if (
-            not self._whole and len(self._tiling.columns) == 1
-        ):  # then a tile as wide as the block is still several runs of output
+        # A tile as wide as its block is several runs of output, but for blocks of whole rows.
+        if not self._whole and len(self._tiling.columns) == 1:
             width = self._tiling.columns[0]
             run, length = (positions[:, kernels.POSITION[name] // 8] for name in ("runs", "length"))
             run[:], length[:] = run * length // width, width
