@@ -38,6 +38,7 @@ BLAS_GATHER_BYTES_PER_SECOND = 6e9  # a strided NumPy copy, on one core
 PRODUCT_FACTOR = 1.1
 GATHER_BYTES_PER_SECOND = 12e9
 CALL_SECONDS = 2e-6
+FEW_FILTERS = 4  # of a group
 PACKINGS = 2  # of the weights, at most: for blocks of different sizes
 DTYPES = (*GENERATED_DTYPES, "complex64", "complex128")
 
@@ -107,11 +108,14 @@ def _layout(spec):
 
 
 def _is_wide(spec):
-    """Whether the product's vectors lie along the pixels: few output channels, and patches of few channels."""
+    """Whether the product's vectors lie along the pixels: where they are better filled, and patches are not too many.
+
+    (Few output channels leave no choice: one takes 20 times as long along the channels.)
+    """
     product = _product(spec)
-    channels = product.in_channels // product.groups
-    few = channels * (WIDE_ROWS + product.kernel[0]) * LANE_BYTES <= ROOM_BYTES
-    return few and channels > 1 and family(product) == "wide"
+    channels, filters = product.in_channels // product.groups, product.out_channels // product.groups
+    fits = channels * (WIDE_ROWS + product.kernel[0]) * LANE_BYTES <= ROOM_BYTES
+    return channels > 1 and (fits or filters <= FEW_FILTERS) and family(product) == "wide"
 
 
 def _product(spec):

@@ -157,14 +157,14 @@ class _Dense:
         rows, columns = sparse.matrix.shape
         product = ConvSpec(1, columns, rows, (spec.batch,), 1, dtype=spec.dtype, memory_format="channels_last")
         self._plan = DensePlan(product, sparse.matrix.toarray().reshape(product.weight_shape))
-        self._sparse, self._zeros = sparse, np.zeros(spec.batch, spec.dtype)
+        self._sparse = sparse
         self._first = (slice(None), *(0,) * (1 + spec.ndim))
         self.nbytes = self._plan.nbytes + sparse.nbytes
 
     def __call__(self, x, out):
         self._plan(x, out)
         # A zero of the matrix times NaN or Inf is NaN: then every output of that item is, and the first one tells.
-        if out[self._first].dot(self._zeros) != 0:
+        if not np.isfinite(out[self._first]).all():
             self._sparse(x, out)
 
 
