@@ -6,11 +6,10 @@ The textbook's (doubly block) Toeplitz matrix, for every rank, stride, dilation 
 the plan by `convbench.matrices` and applied to the batch as columns.
 
 Dense, zeros and all, it is one matrix product with no border, no tap and no short row in it.  That wins
-where images are tiny and come in batches: up to 8×8, where a row fills half a vector, at any kernel, and
-small planes of a few channels (docs/kernels.md has the figures).  Larger ones are sparse: CSR reads a
-column index beside every weight and wins nowhere.  Of SciPy's formats it is the cheapest: blocks of
-channels (BSR) take 1.2 to 7 times as long, and DIA, the best at batch 1, stores zeros that turn a NaN
-of one row's end into NaNs at the next row's start.
+where images are tiny, have some channels, and come in batches (docs/kernels.md has the figures).  Larger
+ones are sparse: CSR reads a column index beside every weight and wins nowhere.  Of SciPy's formats it is
+the cheapest: blocks of channels (BSR) take 1.1 to 7 times as long, and DIA, the best at batch 1, stores
+zeros that turn a NaN at one row's end into NaNs at the next row's start.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ THREADS_SECONDS = 7e-5
 SHARED_SECONDS = 3e-4  # of predicted work; below it a second thread costs more than it saves
 # The dense product there: 105 GFLOP/s for 64×64 times 64 columns, 190 to 210 for 256×256 and larger, of a nominal
 # peak of 448; with few columns it reads the matrix, at 23 (4 MiB) to 52 GB/s (256 KiB); the call and the look for NaN.
-DENSE_SHARE, DENSE_FLOPS = 0.42, 150e9
+DENSE_SHARE, DENSE_FLOPS = 0.4, 150e9
 DENSE_BYTES_PER_SECOND = 30e9
-DENSE_SECONDS = 2.5e-6
+DENSE_SECONDS = 4e-6
 
 
 class Toeplitz(Engine):
@@ -164,7 +163,7 @@ class _Dense:
     def __call__(self, x, out):
         self._plan(x, out)
         # A zero of the matrix times NaN or Inf is NaN: then every output of that item is, and the first one tells.
-        if not np.isfinite(out[self._first]).all():
+        if not np.logical_and.reduce(np.isfinite(out[self._first])):
             self._sparse(x, out)
 
 
