@@ -153,12 +153,14 @@ def _panel(axes, size, points, paint):
     at = crossing(points, "direct", "fft")
     if at is not None:
         axes.axvline(at, color=roofline.INK, linewidth=1, linestyle=":")
+        left = at < 30  # of the panel: the text stands right of the line, else left
         axes.annotate(
-            f"k ≈ {at:.0f}",
+            f"fft from k ≈ {at:.0f}",
             (at, 0.03),
-            (3, 0),
+            (4 if left else -4, 0),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
+            ha="left" if left else "right",
             fontsize=8.5,
             color=roofline.INK,
         )
