@@ -16,6 +16,7 @@ lie on too many pages, or far too wide strides.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -37,8 +38,11 @@ BLAS_GATHER_BYTES_PER_SECOND = 6e9  # a strided NumPy copy, on one core
 # product reads its patches from the second-level cache, and copies are made at so many bytes per second and core.
 PRODUCT_FACTOR = 1.1
 GATHER_BYTES_PER_SECOND = 12e9
+FAR_BYTES_PER_SECOND = 10e9  # of weights or patches larger than CACHE_BYTES, per core
+CACHE_BYTES = 1 << 20
 CALL_SECONDS = 2e-6
 FEW_FILTERS = 4  # of a group
+PLAN_BYTES, TASK_BYTES = 1 << 16, 88  # tables of a product, and of a block
 PACKINGS = 2  # of the weights, at most: for blocks of different sizes
 DTYPES = (*GENERATED_DTYPES, "complex64", "complex128")
 
@@ -63,7 +67,10 @@ class Im2col(Engine):
             return _blas_bytes(spec)
         if _is_view(spec):
             return Direct().workspace_bytes(spec)
-        return PACKINGS * Direct().workspace_bytes(_product(spec)) + _layout(spec).block_bytes() * get_num_threads()
+        return (
+            PACKINGS * Direct().workspace_bytes(_product(spec))
+            + _layout(spec, get_num_threads()).block_bytes() * get_num_threads()
+        )
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """The product's time by `direct`'s model, and that of the copies."""
@@ -71,9 +78,10 @@ class Im2col(Engine):
             return _blas_seconds(spec, machine)
         if _is_view(spec):
             return CALL_SECONDS + Direct().predict_seconds(spec, machine)
-        copied = spec.itemsize * _layout(spec).copied_elements
-        gather = copied / (GATHER_BYTES_PER_SECOND * machine.threads)
-        return CALL_SECONDS + PRODUCT_FACTOR * Direct().predict_seconds(_product(spec), machine) + gather
+        layout = _layout(spec, get_num_threads())
+        copied = spec.itemsize * layout.copied_elements / GATHER_BYTES_PER_SECOND
+        product = PRODUCT_FACTOR * Direct().predict_seconds(_product(spec), machine)
+        return CALL_SECONDS + product + (copied + _far_bytes(spec, layout) / FAR_BYTES_PER_SECOND) / machine.threads
 
     def plan(self, spec: ConvSpec, weight: np.ndarray):
         """Pack the weight, cut the work into blocks, and generate what code is not there yet."""
@@ -103,8 +111,20 @@ def _views(spec):
     return spec.kernel[-2] if spec.ndim > 1 and spec.stride[-2] == 1 else 1
 
 
-def _layout(spec):
-    return Layout.of(spec, get_num_threads(), _is_wide(spec))
+@lru_cache(maxsize=1024)
+def _layout(spec, threads):
+    return Layout.of(spec, threads, _is_wide(spec))
+
+
+def _far_bytes(spec, layout):
+    """Bytes from beyond the second-level cache: weights for every block, and patches for every 32 channels."""
+    filters = spec.out_channels // spec.groups
+    weights, patches = filters * spec.taps * spec.itemsize, layout.block_bytes()
+    return (
+        layout.block_count
+        * spec.groups
+        * sum(read for read in (weights, patches * -(-filters // 32)) if read > CACHE_BYTES)
+    )
 
 
 def _is_wide(spec):
@@ -118,6 +138,7 @@ def _is_wide(spec):
     return channels > 1 and (fits or filters <= FEW_FILTERS) and family(product) == "wide"
 
 
+@lru_cache(maxsize=1024)
 def _product(spec):
     """One problem for all products: the copied taps are channels, the others a kernel of one column."""
     views, dilation = _views(spec), spec.dilation[-2] if spec.ndim > 1 else 1

@@ -25,6 +25,8 @@ WIDE_COLUMNS, WIDE_ROWS = 128, 16
 TASK_PRODUCTS, TASKS_PER_THREAD = 80_000, 4
 #: Channels of a chunk: 2 vectors of 64 bytes of float32.
 CHUNK_CHANNELS = 32
+#: Chunks of groups at most: each has plans of its own.
+MOST_CHUNKS = 64
 LANE_BYTES = 64
 #: Sums of a kernel's tile (with 32 registers): so many pixels of one vector of channels, half of them of two.
 TILE_SUMS = 28
@@ -94,7 +96,7 @@ class Layout:
     @property
     def kinds(self):
         """The sizes of blocks that occur: (rows, columns)."""
-        return sorted(set(itertools.product(self.heights, self.widths)))
+        return sorted(itertools.product(set(self.heights), set(self.widths)))
 
     @property
     def blocks(self):
@@ -104,8 +106,8 @@ class Layout:
             np.repeat(np.cumsum(heights) - heights, len(widths)),
             np.tile(np.cumsum(widths) - widths, len(heights)),
         )
-        kinds = [self.kinds.index(kind) for kind in itertools.product(self.heights, self.widths)]
-        return row, column, np.array(kinds)
+        number = {kind: number for number, kind in enumerate(self.kinds)}
+        return row, column, np.array([number[kind] for kind in itertools.product(self.heights, self.widths)])
 
     @property
     def copied(self):
@@ -135,6 +137,11 @@ class Layout:
         """Bytes of the largest block's patches."""
         channels = max(chunk.channels.stop - chunk.channels.start for chunk in self.chunks)
         return max(self.patch_bytes(kind, channels) for kind in self.kinds)
+
+    @property
+    def block_count(self):
+        """Blocks of pixels, of all images and slices."""
+        return self.batch * self.output[0] * len(self.heights) * len(self.widths)
 
     @property
     def copied_elements(self):
@@ -195,7 +202,8 @@ class Layout:
         """Into how many pieces a row of output is cut."""
         width, whole = self.output[2], self.patch_bytes((1, self.output[2]), channels)
         if self.wide:
-            vectors = ROOM_BYTES // max(1, self.patch_bytes((WIDE_ROWS, 1), channels) * LANE_BYTES // self.itemsize)
+            column = self.patch_bytes((min(WIDE_ROWS, self.output[1]), 1), channels)
+            vectors = ROOM_BYTES * self.itemsize // max(1, column * LANE_BYTES)
             columns = max(1, vectors) * LANE_BYTES // self.itemsize
             return -(-width // min(WIDE_COLUMNS, columns))
         if self.views:
@@ -208,7 +216,7 @@ class Layout:
         """Groups that one task computes."""
         whole = self.patch_bytes(self.output[1:], self.channels // self.groups)
         enough = self.groups * self.batch * self.output[0] // wanted
-        return max(1, min(self.groups, PATCH_BYTES // whole, enough))
+        return max(-(-self.groups // MOST_CHUNKS), min(self.groups, PATCH_BYTES // whole, enough))
 
     def _chunks(self, together, wanted):
         """Whole groups, or with one group parts of its output channels."""
