@@ -38,8 +38,8 @@ BLAS_GATHER_BYTES_PER_SECOND = 6e9  # a strided NumPy copy, on one core
 # product reads its patches from the second-level cache, and copies are made at so many bytes per second and core.
 PRODUCT_FACTOR = 1.1
 GATHER_BYTES_PER_SECOND = 12e9
-FAR_BYTES_PER_SECOND = 10e9  # of weights or patches larger than CACHE_BYTES, per core
-CACHE_BYTES = 1 << 20
+FAR_BYTES_PER_SECOND = 10e9  # of weights or patches much larger than the second-level cache, per core
+CACHE_BYTES = 4 << 20
 CALL_SECONDS = 2e-6
 FEW_FILTERS = 4  # of a group
 PLAN_BYTES, TASK_BYTES = 1 << 16, 88  # tables of a product, and of a block
