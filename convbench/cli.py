@@ -28,7 +28,7 @@ examples:
 """
 COMPARE_EXAMPLES = """
 examples:
-  convbench compare                        every row; writes docs/performance.md and its roofline plot
+  convbench compare                        every row; writes docs/performance.md and its plots
   convbench compare --quick                a look, in a quarter of a minute
   convbench compare --only mobilenet
   convbench compare --problem mb1ic64ih56oc64oh56kh3ph1 --engine auto
@@ -157,15 +157,17 @@ def compare(args) -> int:
     with _reading_input():
         rows = command.rows(read_problems(args.problem) if args.problem else None, args.only, quick=args.quick)
         command.check_engine(args.engine, rows)
-        folder = command.folder(args.output, partial=bool(args.problem or args.only or args.quick))
+        partial = bool(args.problem or args.only or args.quick)
+        folder = command.folder(args.output, partial=partial)
     with _progress(quiet) as progress:
         found = command.run(rows, args, progress)
+        points = () if partial or folder is None else command.crossovers(progress)
     out = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     out.print(table.table(found))
     if folder is not None:
         from convbench.compare import page
 
-        out.print(f"Written: {page.write(found, folder)[0]}", highlight=False, soft_wrap=True)
+        out.print(f"Written: {page.write(found, folder, points)[0]}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -352,7 +354,7 @@ def _compare_arguments(parser):
         "--output",
         metavar="DIR",
         type=Path,
-        help="for performance.md and roofline.svg (default: docs in a checkout, else here; with --only, --problem "
+        help="for performance.md and its plots (default: docs in a checkout, else here; with --only, --problem "
         "or --quick nothing is written unless this is given)",
     )
 

@@ -68,9 +68,8 @@ def correlation_matrix(spec: ConvSpec, weight) -> csr_array:
     lengths = np.tile(inside.sum(axis=1) * per_group, outputs)
     group = np.arange(outputs, dtype=index_type) // max(outputs // spec.groups, 1)
     indices = columns + (group * per_group * pixels)[:, None]
-    values = np.empty(indices.shape, weight.dtype)
-    for row, kernel in zip(values, weight.reshape(outputs, per_group, taps), strict=True):
-        row[:] = np.broadcast_to(kernel, chosen.shape)[chosen]
+    which = np.broadcast_to(np.arange(per_group * taps).reshape(per_group, taps), chosen.shape)[chosen]
+    values = np.take(weight.reshape(outputs, per_group * taps), which, axis=1)
     starts = np.concatenate(([0], np.cumsum(lengths))).astype(index_type)
     return csr_array((values.ravel(), indices.ravel(), starts), shape=(len(lengths), columns_total))
 

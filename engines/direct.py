@@ -143,7 +143,7 @@ class Direct(Engine):
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Generate what kernels are not there yet, and pack the weight."""
         chosen = family(spec)
-        if chosen == "loops" or not _generates_code():
+        if chosen == "loops" or not generates_code():
             return LoopPlan(spec, weight, bias)
         return _plan_class(chosen, spec)(spec, weight, bias)
 
@@ -152,7 +152,7 @@ class Direct(Engine):
 
         In the best of some calls of a few milliseconds.  None where the generators do not know this processor.
         """
-        if not _generates_code():
+        if not generates_code():
             return None
         from .jit.peak import CALLS, measure
 
@@ -168,7 +168,7 @@ def _plan_class(family, spec):
     return product.ProductPlan if _is_product(spec) and product.suits(spec) else dense.DensePlan
 
 
-def _generates_code() -> bool:
+def generates_code() -> bool:
     """Whether the generators know this processor's architecture; the plain loops run on any."""
     from .jit.target import target
 

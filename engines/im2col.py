@@ -3,35 +3,56 @@
     Y (O × P) = W (O × K) · X̃ (K × P),   K = C/groups · prod(kernel), P output positions
 
 (K. Chellapilla, S. Puri, P. Simard, High Performance Convolutional Neural Networks for Document
-Processing, 2006.)  The patch matrix is gathered a band of output rows at a time, so that it stays
-in the cache and its size does not grow with the image; a 1×1 kernel with stride 1 needs no copy at
-all.  It wins where the BLAS does: many channels on both sides.
+Processing, 2006.)  X̃ is made in blocks that stay in the cache, never as a whole.  float32 and float64
+are gathered and multiplied by generated code, block by block on one thread each (`jit.patches`); complex
+numbers, and processors that no code is generated for, by NumPy and its BLAS, whose own threads share a
+product.  A 1×1 kernel with stride 1 needs no patches at all, and a kernel of one column without padding
+none that are not views: its rows are read where they lie.
+
+It is direct convolution plus a copy, so it wins by a little where the copy pays: rows of the input that
+lie on too many pages, or far too wide strides.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from convbench.engine import Engine
 from convbench.machine import Machine
+from convbench.settings import get_num_threads
 from convbench.spec import ConvSpec
 
-BAND_BYTES = 4 << 20  # of the patch matrix; 1 to 8 MiB are alike on a 2-core Zen 5 VM (2026-11)
+from .direct import GENERATED_DTYPES, Direct, family, generates_code
+from .jit.patches_layout import LANE_BYTES, ROOM_BYTES, WIDE_ROWS, Layout
+
+BAND_BYTES = 4 << 20  # of BLAS' patch matrix; 1 to 8 MiB are alike on a 2-core Zen 5 VM (2026-11)
 BLAS_VECTOR_BYTES = 32  # NumPy's OpenBLAS runs its AVX2 kernels on AMD processors ...
 GEMM_SHARE = 0.83  # ... at this share of their peak: sgemm 2048³ at 236 GFLOP/s on the same machine
 THIN_ROWS = 24  # a product of fewer output channels than about this spends its time reading columns
-GATHER_BYTES_PER_SECOND = 6e9  # a strided NumPy copy, on one core
-DTYPES = ("float32", "float64", "complex64", "complex128")
+BLAS_GATHER_BYTES_PER_SECOND = 6e9  # a strided NumPy copy, on one core
+# Generated code, against `direct` on the same problem's products, 2-core Cascade Lake VM (2026-11): a
+# product reads its patches from the second-level cache, and copies are made at so many bytes per second and core.
+PRODUCT_FACTOR = 1.1
+GATHER_BYTES_PER_SECOND = 12e9
+FAR_BYTES_PER_SECOND = 10e9  # of weights or patches much larger than the second-level cache, per core
+CACHE_BYTES = 4 << 20
+CALL_SECONDS = 2e-6
+FEW_FILTERS = 4  # of a group
+PLAN_BYTES, TASK_BYTES = 1 << 16, 88  # tables of a product, and of a block
+PACKINGS = 2  # of the weights, at most: for blocks of different sizes
+DTYPES = (*GENERATED_DTYPES, "complex64", "complex128")
 
 
 class Im2col(Engine):
-    """Patches gathered into columns, times the weight matrix, by NumPy's BLAS."""
+    """Patches gathered into columns, times the weight matrix."""
 
     name = "im2col"
-    summary = "patch matrix times weight matrix, by NumPy's BLAS, in cache-sized bands"
+    version = "2"
+    summary = "patch matrix times weight matrix, in blocks that stay in the cache"
     exact_integers = True
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
@@ -41,28 +62,35 @@ class Im2col(Engine):
         return f"im2col computes {', '.join(DTYPES)}, as BLAS does; not {spec.dtype}"
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
-        """The padded image of one batch item, a band of the patch matrix and of the products."""
-        if _is_product(spec):
-            return 0
-        rows = _band_rows(spec)
-        columns = rows * math.prod(spec.output_spatial[1:])
-        band = columns * (spec.groups * spec.taps + spec.out_channels)
-        return spec.itemsize * (band + _padded_elements(spec)) + math.prod(spec.weight_shape) * spec.itemsize
+        """Packed weights and each thread's block of patches; with BLAS a padded image and a band of both matrices."""
+        if spec.dtype not in GENERATED_DTYPES:
+            return _blas_bytes(spec)
+        if _is_view(spec):
+            return Direct().workspace_bytes(spec)
+        return (
+            PACKINGS * Direct().workspace_bytes(_product(spec))
+            + _layout(spec, get_num_threads()).block_bytes() * get_num_threads()
+        )
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
-        """Gathering on one core, then a GEMM whose share of the peak falls with few output channels."""
-        filters = spec.out_channels // spec.groups
-        share = GEMM_SHARE * filters / (filters + THIN_ROWS)
-        multiply = 2 * spec.macs / (machine.peak_flops(spec.dtype, BLAS_VECTOR_BYTES) * share)
-        gather = 0.0
-        if not _is_product(spec):
-            patches = spec.batch * spec.groups * spec.taps * math.prod(spec.output_spatial)
-            gather = spec.itemsize * (patches + spec.batch * _padded_elements(spec)) / GATHER_BYTES_PER_SECOND
-        bands = spec.batch * -(-spec.output_spatial[0] // _band_rows(spec))
-        return machine.call_seconds + 1e-5 * bands + gather + multiply
+        """The product's time by `direct`'s model, and that of the copies."""
+        if spec.dtype not in GENERATED_DTYPES:
+            return _blas_seconds(spec, machine)
+        if _is_view(spec):
+            return CALL_SECONDS + Direct().predict_seconds(spec, machine)
+        layout = _layout(spec, get_num_threads())
+        copied = spec.itemsize * layout.copied_elements / GATHER_BYTES_PER_SECOND
+        product = PRODUCT_FACTOR * Direct().predict_seconds(_product(spec), machine)
+        return CALL_SECONDS + product + (copied + _far_bytes(spec, layout) / FAR_BYTES_PER_SECOND) / machine.threads
 
     def plan(self, spec: ConvSpec, weight: np.ndarray):
-        """Reshape the weight; allocate the padded image and the band."""
+        """Pack the weight, cut the work into blocks, and generate what code is not there yet."""
+        if spec.dtype in GENERATED_DTYPES and generates_code():
+            if _is_view(spec):
+                return Direct().plan(spec, weight)
+            from .jit.patches import PatchPlan
+
+            return PatchPlan(spec, weight, wide=_is_wide(spec))
         matrix = np.array(weight).reshape(spec.groups, -1, spec.taps)
         return _Product(spec, matrix) if _is_product(spec) else _Bands(spec, matrix)
 
@@ -71,6 +99,83 @@ def _is_product(spec):
     """A 1×1 kernel with stride 1 and no padding: the input is the patch matrix."""
     ones = (1,) * spec.ndim
     return spec.kernel == ones == spec.stride and not any(map(any, spec.padding))
+
+
+def _is_view(spec):
+    """A kernel of one column, stride 1 and no padding: every row of the patch matrix is a part of the input."""
+    return spec.kernel[-1] == 1 and set(spec.stride) == {1} and not any(map(any, spec.padding))
+
+
+def _views(spec):
+    """Rows of the kernel that read the same copy, each from another row on (`jit.patches_layout`)."""
+    return spec.kernel[-2] if spec.ndim > 1 and spec.stride[-2] == 1 else 1
+
+
+@lru_cache(maxsize=1024)
+def _layout(spec, threads):
+    return Layout.of(spec, threads, _is_wide(spec))
+
+
+def _far_bytes(spec, layout):
+    """Bytes from beyond the second-level cache: weights for every block, and patches for every 32 channels."""
+    filters = spec.out_channels // spec.groups
+    weights, patches = filters * spec.taps * spec.itemsize, layout.block_bytes()
+    return (
+        layout.block_count
+        * spec.groups
+        * sum(read for read in (weights, patches * -(-filters // 32)) if read > CACHE_BYTES)
+    )
+
+
+def _is_wide(spec):
+    """Whether the product's vectors lie along the pixels: where they are better filled, and patches are not too many.
+
+    (Few output channels leave no choice: one takes 20 times as long along the channels.)
+    """
+    product = _product(spec)
+    channels, filters = product.in_channels // product.groups, product.out_channels // product.groups
+    fits = channels * (WIDE_ROWS + product.kernel[0]) * LANE_BYTES <= ROOM_BYTES
+    return channels > 1 and (fits or filters <= FEW_FILTERS) and family(product) == "wide"
+
+
+@lru_cache(maxsize=1024)
+def _product(spec):
+    """One problem for all products: the copied taps are channels, the others a kernel of one column."""
+    views, dilation = _views(spec), spec.dilation[-2] if spec.ndim > 1 else 1
+    height = math.prod(spec.output_spatial[:-1]) + (views - 1) * dilation
+    return ConvSpec(
+        spec.batch,
+        spec.in_channels * math.prod(spec.kernel) // views,
+        spec.out_channels,
+        spatial=(height, spec.output_spatial[-1]),
+        kernel=(views, 1),
+        dilation=(dilation, 1),
+        groups=spec.groups,
+        dtype=spec.dtype,
+    )
+
+
+def _blas_bytes(spec):
+    """The padded image of one batch item, a band of the patch matrix and of the products."""
+    weight = math.prod(spec.weight_shape) * spec.itemsize
+    if _is_product(spec):
+        return weight
+    columns = _band_rows(spec) * math.prod(spec.output_spatial[1:])
+    band = columns * (spec.groups * spec.taps + spec.out_channels)
+    return spec.itemsize * (band + _padded_elements(spec)) + weight
+
+
+def _blas_seconds(spec, machine):
+    """Gathering on one core, then a product whose share of the peak falls with few output channels."""
+    filters = spec.out_channels // spec.groups
+    share = GEMM_SHARE * filters / (filters + THIN_ROWS)
+    multiply = 2 * spec.macs / (machine.peak_flops(spec.dtype, BLAS_VECTOR_BYTES) * share)
+    gather = 0.0
+    if not _is_product(spec):
+        patches = spec.batch * spec.groups * spec.taps * math.prod(spec.output_spatial)
+        gather = spec.itemsize * (patches + spec.batch * _padded_elements(spec)) / BLAS_GATHER_BYTES_PER_SECOND
+    bands = spec.batch * -(-spec.output_spatial[0] // _band_rows(spec))
+    return machine.call_seconds + 1e-5 * bands + gather + multiply
 
 
 def _padded_elements(spec):

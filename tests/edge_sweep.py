@@ -14,37 +14,21 @@ import math
 import mmap
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
-from convbench.engines.jit import (
-    dense,
-    dense_layout,
-    product,
-    records,
-    wide,
-    wide_layout,
-    wide_planes,
-    wide_steps,
-    wide_sweep,
-)
+from convbench.engines.jit import dense, dense_layout, patches, patches_layout, product, wide, wide_planes, wide_sweep
 from convbench.verify import expected, measured_error
 
-FAMILIES = (
-    "dense",
-    "dense in blocks of k",
-    "product",
-    "product in blocks of k",
-    "wide rows",
-    "wide planes",
-    "wide sweeps",
-    "wide sweeps past the caches",
-)
 EXAMPLES = 60
 MOST_MACS = 300_000
+SMALL_BLOCK = 4_000  # bytes: patches of any size come in several blocks
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
 FILL = 0xA5
 
@@ -106,14 +90,14 @@ def _axes(draw, ndim, kernels, outputs, strides, most_padding):
 
 
 @st.composite
-def dense_specs(draw):
+def dense_specs(draw, formats=("channels_first", "channels_last")):
     """Several output channels, both memory formats."""
     ndim, groups = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2, 3)))
     axes = _axes(draw, ndim, {1: 9, 2: 5, 3: 3}, {1: 120, 2: 20, 3: 7}, (1, 1, 2, 3), draw(st.sampled_from((0, 3))))
     if draw(st.booleans()) and draw(st.booleans()):
         axes = ((size, 1, 1, 1, (0, 0)) for size, *_ in axes)  # a matrix product
     filters = draw(st.sampled_from((1, 3, 7, 8, 13, 16, 17, 24, 32, 40, 64)))
-    return _spec(draw, groups, draw(st.integers(1, 20)), filters, axes, ("channels_first", "channels_last"))
+    return _spec(draw, groups, draw(st.integers(1, 20)), filters, axes, formats)
 
 
 @st.composite
@@ -180,7 +164,67 @@ def stand(values, memory_format, at_end):
     return array, rest
 
 
-def check(spec, level, make, at_end, with_bias, seed):
+def patches_plan(spec, weight, bias, *, wide, isa):
+    """A patch plan, which leaves the bias to others."""
+    plan = patches.PatchPlan(spec, weight, wide=wide, isa=isa)
+
+    def call(x, out):
+        plan(x, out)
+        out += 0 if bias is None else bias.reshape(-1, *(1,) * spec.ndim)
+
+    return call
+
+
+def componentwise(spec):
+    """The direct engine's rule."""
+    return "componentwise", registry.get("direct").error_bound(spec)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is swept: how its problems are drawn, planned and judged.
+
+    Attributes
+    ----------
+    problems : callable
+        Makes the strategy.
+    plan : callable
+        ``plan(spec, weight, bias, isa=level)``.
+    prepare : callable
+        Called once, to make small problems take all ways.
+    rule : callable
+        The measure of errors and the bound of a problem.
+    most_macs : int
+    takes : callable
+        Whether a problem is one.
+    """
+
+    problems: Callable
+    plan: Callable
+    prepare: Callable = lambda: None
+    rule: Callable = componentwise
+    most_macs: int = MOST_MACS
+    takes: Callable = lambda spec: True
+
+
+def small_blocks():
+    """Several blocks of k, of the dense and of the product kernels."""
+    dense.cache_bytes = dense_layout.cache_bytes = lambda: SMALL_CACHE
+    product.PANEL_BYTES = SMALL_CACHE
+
+
+def small_patches():
+    """Several blocks of patches."""
+    patches_layout.PATCH_BYTES, patches_layout.ROOM_BYTES = SMALL_BLOCK, 2 * SMALL_BLOCK
+    patches_layout.PIXELS, patches_layout.FEWEST_PIXELS, patches_layout.TASK_PRODUCTS = 10, 5, 100
+
+
+def stream():
+    """Sweeps that write past the caches."""
+    wide_sweep.STREAMED_BYTES = wide_sweep.ALIGNED_WIDTH = 0
+
+
+def check(spec, level, family, at_end, with_bias, seed):
     """Plan and compute `spec`, and compare with the reference."""
     rng = np.random.default_rng(seed)
     shapes = spec.input_shape, spec.weight_shape, (spec.out_channels,)
@@ -190,37 +234,43 @@ def check(spec, level, make, at_end, with_bias, seed):
     column = bias.reshape(-1, *(1,) * spec.ndim).astype(exact.dtype)
     x, _ = stand(x, spec.memory_format, at_end)
     weight, _ = stand(weight, "channels_first", at_end)
-    plan = make(spec, weight, stand(bias, "channels_first", at_end)[0] if with_bias else None, isa=level)
+    plan = family.plan(spec, weight, stand(bias, "channels_first", at_end)[0] if with_bias else None, isa=level)
     for out_at_end in (at_end, not at_end):
         out, rest = stand(np.full(spec.output_shape, np.nan, spec.dtype), spec.memory_format, out_at_end)
         plan(x, out)
-        error = measured_error("componentwise", out, exact + column, scale + abs(column))
-        assert error <= registry.get("direct").error_bound(spec), f"{spec} at {level}: error {error}"
+        measure, bound = family.rule(spec)
+        error = measured_error(measure, out, exact + column, scale + abs(column))
+        assert error <= bound, f"{spec} at {level}: error {error}"
         assert (rest == FILL).all(), f"{spec} at {level}: wrote beside the output"
 
 
-def sweep(family, level, count=None):
+first = ("channels_first",)
+FAMILIES = {
+    "dense": Family(dense_specs, dense.DensePlan),
+    "dense in blocks of k": Family(dense_specs, dense.DensePlan, small_blocks),
+    "product": Family(product_specs, product.ProductPlan),
+    "product in blocks of k": Family(product_specs, product.ProductPlan, small_blocks),
+    "wide rows": Family(row_specs, wide.WidePlan),
+    "wide planes": Family(plane_specs, wide.WidePlan),
+    "wide sweeps": Family(sweep_specs, wide.WidePlan),
+    "wide sweeps past the caches": Family(sweep_specs, wide.WidePlan, stream),
+    "patches": Family(partial(dense_specs, first), partial(patches_plan, wide=False)),
+    "patches in small blocks": Family(partial(dense_specs, first), partial(patches_plan, wide=False), small_patches),
+    "patches of rows": Family(partial(dense_specs, first), partial(patches_plan, wide=True), small_patches),
+}
+
+
+def sweep(name, level, count=None):
     """Check `count` random problems of a family of kernels at an instruction set level."""
-    for module in (dense, dense_layout, product, records, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
-        module.np = GuardedNumPy()
-    if family == "dense in blocks of k":
-        dense.cache_bytes = dense_layout.cache_bytes = lambda: SMALL_CACHE
-    if family == "product in blocks of k":
-        product.PANEL_BYTES = SMALL_CACHE
-    if family.endswith("past the caches"):
-        wide_sweep.STREAMED_BYTES = wide_sweep.ALIGNED_WIDTH = 0
+    family = FAMILIES[name]
+    for path, module in list(sys.modules.items()):
+        if path.startswith("convbench.engines.jit.") and hasattr(module, "np"):
+            module.np = GuardedNumPy()
+    family.prepare()
     wide_planes.PLANE_CYCLES = math.inf  # planes wherever they can
-    for way, name in ((wide_planes, "wide planes"), (wide_sweep, "wide sweeps")):
-        if not family.startswith(name):
+    for way, start in ((wide_planes, "wide planes"), (wide_sweep, "wide sweeps")):
+        if not name.startswith(start):
             way.suits = lambda *_: False
-    kinds = {
-        "dense": (dense_specs, dense.DensePlan),
-        "product": (product_specs, product.ProductPlan),
-        "wide rows": (row_specs, wide.WidePlan),
-        "wide planes": (plane_specs, wide.WidePlan),
-        "wide sweeps": (sweep_specs, wide.WidePlan),
-    }
-    problems, make = next(kind for name, kind in kinds.items() if family.startswith(name))
     limits = settings(
         max_examples=count or EXAMPLES,
         derandomize=not count,
@@ -230,11 +280,11 @@ def sweep(family, level, count=None):
     )
 
     @limits
-    @given(problems(), st.booleans(), st.booleans(), st.integers(0, 99))
+    @given(family.problems(), st.booleans(), st.booleans(), st.integers(0, 99))
     def run(spec, at_end, with_bias, seed):
-        assume(0 < spec.macs < MOST_MACS)
+        assume(0 < spec.macs < family.most_macs and family.takes(spec))
         print(f"{spec} {spec.dtype} {spec.memory_format} at_end={at_end} bias={with_bias} seed={seed}", flush=True)
-        check(spec, level, make, at_end, with_bias, seed)
+        check(spec, level, family, at_end, with_bias, seed)
 
     run()
 

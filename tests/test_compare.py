@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from convbench import cli, data, registry, settings
-from convbench.compare import contest, goals, limits, page, protocol, results, roofline, rows, table
+from convbench.compare import contest, crossover, goals, limits, page, protocol, results, roofline, rows, table
+from convbench.compare.crossover import Point
 from convbench.compare.gauge import PATIENCE_SECONDS, RETRY_SECONDS, Gauge
 from convbench.compare.limits import Limits
 from convbench.compare.peers import PEERS, Peer, installed
@@ -353,6 +354,49 @@ def test_page_table_and_plot_hold_every_row(tmp_path):
     assert "missed" in drawn
     assert "openvino" in drawn
     assert COPY not in drawn.split("multiply-add")[0]
+
+
+def _points(**engines):
+    kernels = (3, 9, 27)
+    series = {name: dict(zip(kernels, values, strict=True)) for name, values in engines.items()}
+    return [Point(64, k, {name: _timing(values[k]) for name, values in series.items() if values[k]}) for k in kernels]
+
+
+def test_crossing_is_interpolated_between_logarithms():
+    points = _points(direct=(1e-6, 9e-6, 81e-6), fft=(27e-6, 27e-6, 27e-6))
+    assert crossover.crossing(points, "direct", "fft") == pytest.approx(9 * 3**0.5)
+    assert crossover.crossing(points, "fft", "direct") is None  # it is overtaken, and overtakes nothing
+    assert crossover.crossing(points, "direct", "toeplitz") is None
+
+
+def test_crossovers_are_timed_together_until_they_take_too_long():
+    taken = {"direct": 1e-3, "toeplitz": 2 * crossover.LONG_SECONDS}
+    seen, told = [], []
+
+    def timer(calls):
+        seen.append(set(calls))
+        for call in calls.values():
+            call()
+        return {name: _timing(taken[name]) for name in calls}
+
+    points = crossover.measure((8, 16), (3, 5, 9), tuple(taken), timer=timer, progress=told.append)
+    assert [(point.size, point.kernel) for point in points] == [(8, 3), (8, 5), (16, 3), (16, 5), (16, 9)]
+    both, alone = {"direct", "toeplitz"}, {"direct"}
+    assert seen == [both, alone, both, alone, alone]
+    assert len(told) == len(points)
+
+
+def test_the_crossovers_have_a_plot_and_a_section(tmp_path):
+    found = _comparison(_result("layer", "dense", "mb1ic64ih56oc64oh56kh3ph1", convbench=1e-3, torch=2e-3))
+    points = tuple(_points(direct=(1e-6, 9e-6, 81e-6), fft=(27e-6, 27e-6, 27e-6), toeplitz=(5e-6, None, None)))
+    written = page.write(found, tmp_path, points)
+    assert [path.name for path in written] == [page.NAME, roofline.NAME, crossover.NAME]
+    text = written[0].read_text()
+    assert crossover.NAME in text
+    assert "| 64² | 16 |" in text
+    drawn = written[2].read_text()
+    assert drawn.lstrip().startswith("<?xml")
+    assert "Crossovers" not in page.page(found)
 
 
 def _printed(renderable):

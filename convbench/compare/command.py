@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convbench import registry, settings
-from convbench.compare import contest, protocol
+from convbench.compare import contest, crossover, protocol
 from convbench.compare.results import Comparison
 from convbench.compare.rows import Row, chosen
 from convbench.spec import ConvSpec
@@ -80,3 +80,9 @@ def run(rows: Sequence[Row], args, progress) -> Comparison:
         command=shlex.join(["convbench", *sys.argv[1:]]),
         progress=advance,
     )
+
+
+def crossovers(progress) -> tuple[crossover.Point, ...]:
+    """Time the engines over the kernel's size, with a line in `progress`."""
+    task = progress.add_task("crossovers", total=len(crossover.SIZES) * len(crossover.KERNELS))
+    return crossover.measure(progress=lambda name: progress.update(task, description=name, advance=1))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from convbench import display
-from convbench.compare import gauge, protocol, roofline
+from convbench.compare import crossover, gauge, protocol, roofline
+from convbench.compare.crossover import Point
 from convbench.compare.goals import ceiling, verdicts
 from convbench.compare.results import COPY, INTO, Comparison, Result, mean_ratio
 from convbench.compare.rows import COPY_ROW, Group
@@ -15,15 +16,19 @@ NAME = "performance.md"
 WORST = 12
 
 
-def write(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write the page and its plot into `folder`, which is made; returns the files, the page first."""
+def write(comparison: Comparison, folder: Path, points: tuple[Point, ...] = ()) -> list[Path]:
+    """Write the page and its plots into `folder`, which is made; returns the files, the page first.
+
+    Without `points` the page has no section about crossovers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    path.write_text(page(comparison), encoding="utf-8")
-    return [path, roofline.write(comparison, folder)]
+    path.write_text(page(comparison, points), encoding="utf-8")
+    plots = [roofline.write(comparison, folder)]
+    return [path, *plots, crossover.write(points, folder)] if points else [path, *plots]
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: Comparison, points: tuple[Point, ...] = ()) -> str:
     """The page's text."""
     parts = [
         "# Performance\n",
@@ -33,6 +38,7 @@ def page(comparison: Comparison) -> str:
         _ceiling(comparison),
         _worst(comparison),
         _roofline(comparison),
+        _crossover(points),
         *(_group(comparison, group, results) for group, results in comparison.groups()),
         _protocol(comparison),
         _problems(comparison),
@@ -142,6 +148,23 @@ def _roofline(comparison):
         f"![GFLOP/s over arithmetic intensity]({roofline.NAME})\n\n"
         "Dots are rows, hollow ones float64. Intensity counts each byte of input, weight and output once; a row whose\n"
         "arrays stay in the caches may lie above the line of the copy's bandwidth.\n"
+    )
+
+
+def _crossover(points):
+    """The plot, and where the transform overtakes the sum."""
+    if not points:
+        return ""
+    found = []
+    for size in sorted({point.size for point in points}):
+        at = crossover.crossing([point for point in points if point.size == size], "direct", "fft")
+        found.append((f"{size}²", "–" if at is None else f"{at:.0f}"))
+    return (
+        "## Crossovers\n\n"
+        f"![Time of each engine over the kernel size]({crossover.NAME})\n\n"
+        "One channel, float32, zeros around the image, plans made before. A line ends where a call takes longer\n"
+        f"than {display.seconds(crossover.LONG_SECONDS)}, or where the engine refuses (`toeplitz`: a matrix over its\n"
+        "limit).\n\n" + _table(("image", "`fft` is faster than `direct` from k ≈"), found)
     )
 
 

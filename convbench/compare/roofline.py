@@ -19,7 +19,7 @@ from convbench.report.style import PALETTE
 NAME = "roofline.svg"
 INK, GRID = "#3c434b", "#e3e6e9"
 HALO = withStroke(linewidth=2.5, foreground="white")  # texts stay readable over lines and dots
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -36,7 +36,7 @@ _STYLE = {
 def write(comparison: Comparison, folder: Path) -> Path:
     """Draw ``roofline.svg`` into `folder`, which exists."""
     path = folder / NAME
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         draw(comparison).savefig(path, format="svg", metadata={"Date": None})
     return path
 

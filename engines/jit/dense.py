@@ -66,6 +66,9 @@ class DensePlan:
     bit.  Concurrent calls are safe; each takes scratch of its own.
     """
 
+    #: Strides of input and output where they are parts of larger arrays.
+    _distances = None
+
     def __init__(self, spec, weight, bias=None, *, isa=None):
         self._target = target(isa)
         self._dtype, self._itemsize = spec.dtype, np.dtype(spec.dtype).itemsize
@@ -85,7 +88,7 @@ class DensePlan:
             self._half(),
         )
         self._widths = self._block_widths()
-        self._layout = Layout(shape, self._tiling, self._itemsize)
+        self._layout = Layout(shape, self._tiling, self._itemsize, self._distances)
         self._pack(weight, bias)
         self._cut()
         self._frames = []

@@ -46,13 +46,17 @@ class Layout:
     shape : Shape
     tiling : Tiling
     itemsize : int
+    distances : pair of tuple of int, optional
+        `x_strides` and `out_strides` of arrays that are parts of larger ones; they are read in place.
     """
 
-    def __init__(self, shape, tiling, itemsize):
+    def __init__(self, shape, tiling, itemsize, distances=None):
         self._shape, self._tiling, self._itemsize = shape, tiling, itemsize
-        self.x_strides = strides(shape.channels, shape.spatial, shape.last)
-        self.out_strides = strides(shape.out_channels, shape.output, shape.last)
-        self.copying = self._copies()
+        self.x_strides, self.out_strides = distances or (
+            strides(shape.channels, shape.spatial, shape.last),
+            strides(shape.out_channels, shape.output, shape.last),
+        )
+        self.copying = distances is None and self._copies()
         self.band_groups = parts(len(tiling.rows), self._band_count() if self.copying else 1)
         self.read_strides = self._copy_strides() if self.copying else self.x_strides
 

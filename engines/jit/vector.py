@@ -249,11 +249,12 @@ class Code:
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.lanes), None)
         return Value(self, self.builder.shuffle_vector(first, ir.Constant(kind.ir, ir.Undefined), zeros))
 
-    def mask(self, count, kind):
-        """The mask of the first `count` lanes (an int or a `Value`; may exceed the lanes or be negative)."""
-        numbers = ir.VectorType(INT, kind.lanes)
-        lanes = Value(self, ir.Constant(numbers, list(range(kind.lanes))))
-        return lanes.compare("<", self.splat(count, Kind("int64", kind.lanes)))
+    def mask(self, count, kind, first=None):
+        """The mask of the lanes from `first` to before `count`, which may both exceed the lanes or be negative."""
+        numbers = Kind("int64", kind.lanes)
+        lanes = Value(self, ir.Constant(numbers.ir, list(range(kind.lanes))))
+        below = lanes.compare("<", self.splat(count, numbers))
+        return below if first is None else below & lanes.compare(">=", self.splat(first, numbers))
 
     def transpose(self, rows):
         """Columns of the matrix whose rows are these vectors, as many as lanes; missing rows count as anything.

@@ -1,0 +1,161 @@
+"""The generated code of `patches`: gather a block of the patch matrix, then run a product's frame on it."""
+
+from . import compile as compiler
+from .dense_kernel import SCRATCH_HEAD
+from .parallel import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_TASKS
+from .records import Record, size, slots
+from .vector import Code
+
+#: What is the same for all tasks of a plan.
+FRAME = slots(
+    "tasks taps tap_count products product_count scratch scratch_bytes depth height width "
+    "channel_bytes slice_bytes row_bytes row_stride",
+    FRAME_HEAD,
+)
+#: A task: its images, where the window of its first pixel begins (slice, row, column: may lie in the padding), the
+#: copied rows and columns, bytes of a row of patches, which product's frame runs on it, and a number that tasks
+#: with the same patches share.
+TASK = slots("x out channels slice row column rows columns pitch product patches")
+#: A copied tap's distance from the first element of a window.
+TAP = slots("depth row column")
+#: Column strides up to this are sorted by shuffling vectors; larger ones element by element.
+SHUFFLED_STRIDE = 4
+
+
+def task_address(dtype, stride, target):
+    """The compiled ``void task(frame, number, worker)``; `stride` is that of the columns."""
+    return compiler.address("task", ("patches", dtype, stride), target, lambda m: write_task(m, dtype, stride, target))
+
+
+def write_task(module, dtype, stride, target):
+    """Write the driver."""
+    code = Code(module, "task", target, "pii")
+    frame, number, worker = code.arguments
+    fixed = Record(frame, FRAME)
+    task = Record(fixed.pointer("tasks") + number * size(TASK), TASK)
+    scratch = fixed.pointer("scratch") + worker * fixed["scratch_bytes"]
+    key = (task["patches"] + 1) + ((frame + FRAME_SERIAL).load() << 32)
+    with code.when(scratch.load().compare("!=", key)):
+        scratch.store(key)
+        source = (frame + FRAME_INPUT).load_pointer() + task["x"]
+        _gather(code, fixed, task, source, scratch + SCRATCH_HEAD, code.vector(dtype), stride)
+    product = (fixed.pointer("products") + (worker * fixed["product_count"] + task["product"]) * 8).load_pointer()
+    (product + FRAME_INPUT).store(scratch + SCRATCH_HEAD)
+    (product + FRAME_OUTPUT).store((frame + FRAME_OUTPUT).load_pointer() + task["out"])
+    function = (product + FRAME_FUNCTION).load_pointer()
+    code.loop((product + FRAME_TASKS).load(), lambda i: code.call(function, [product, i, worker]))
+    code.finish()
+
+
+def _gather(code, fixed, task, source, patches, kind, stride):
+    """Copy what every channel and copied tap reads.
+
+    Rows follow each other, so that what a vector writes beyond the end of one is overwritten by the next.
+    """
+    item = kind.itemsize
+
+    def over_channels(channel):
+        plane = source + channel * fixed["channel_bytes"]
+
+        def over_taps(number):
+            tap = Record(fixed.pointer("taps") + number * size(TAP), TAP)
+            there = patches + (channel * fixed["tap_count"] + number) * task["pitch"]
+            z, first = task["slice"] + tap["depth"], task["row"] + tap["row"]
+            column = task["column"] + tap["column"]
+            copy = _RowCopy(code, kind, stride, column, task["columns"], fixed["width"])
+            here = plane + z * fixed["slice_bytes"] + first * fixed["row_bytes"] + column * item
+            read = z.compare(">=", 0) & z.compare("<", fixed["depth"]) & copy.some
+            # Rows [begin, end) of the copy are rows of the input.
+            begin = _rounded_up(first * -1, fixed["row_stride"]).least(task["rows"])
+            end = _rounded_up(fixed["height"] - first, fixed["row_stride"]).least(task["rows"]).most(begin)
+            begin, end = (read.choose(bound, task["rows"]) for bound in (begin, end))
+            copy.zeros(there, 0, begin * task["columns"])
+            copy.rows(here, fixed["row_stride"] * fixed["row_bytes"], there, begin, end)
+            copy.zeros(there, end * task["columns"], task["rows"] * task["columns"])
+
+        code.loop(fixed["tap_count"], over_taps)
+
+    code.loop(task["channels"], over_channels)
+
+
+def _rounded_up(number, step):
+    """`number` / `step`, rounded up; 0 for negative numbers."""
+    return (number.most(0) + step - 1) // step
+
+
+class _RowCopy:
+    """Copies ``there[j] = here[j * stride]`` for j below `columns`; zero where that is outside of the input's row.
+
+    Vectors: zeros up to `low`, one at `low` under a mask, whole ones up to `high`, one there under a mask, zeros.
+    """
+
+    def __init__(self, code, kind, stride, column, columns, width):
+        self.code, self.kind, self.stride, self.columns = code, kind, stride, columns
+        lanes = kind.lanes
+        shift = lanes.bit_length() - 1
+        first = _rounded_up(column * -1, stride)  # columns [first, end) are inside of the input
+        end = _rounded_up(width - column, stride).least(columns)
+        self.some = first.compare("<", end)
+        self.first, self.end = first, end
+        self.low = (first >> shift) << shift
+        reach = (end - 1) * stride + 1  # elements read from here on
+        full = (reach - (self.low + lanes) * stride).most(0) // (lanes * stride)
+        self.high = self.low + lanes + full * lanes
+        parts = range(stride if stride <= SHUFFLED_STRIDE else 0)
+        self.low_masks, self.high_masks = [], []
+        for part in parts:
+            at = self.low * stride + part * lanes
+            self.low_masks.append(code.mask(reach - at, kind, first * stride - at))
+            self.high_masks.append(code.mask(reach - self.high * stride - part * lanes, kind))
+
+    def rows(self, here, step, there, begin, end):
+        """Copy rows `begin` to `end`, `step` bytes apart in the input."""
+        code, pitch = self.code, self.columns * self.kind.itemsize
+
+        def over(row):
+            return lambda number: row(here + number * step, there + number * pitch)
+
+        if self.stride > SHUFFLED_STRIDE:
+            return code.loop(end, over(self._elements), start=begin)
+        with code.either(self.columns.compare("<=", self.kind.lanes)) as (one, more):
+            with one:
+                code.loop(end, over(lambda a, b: self._vector(a, b, code.value(0), self.low_masks)), start=begin)
+            with more:
+                code.loop(end, over(self._row), start=begin)
+
+    def zeros(self, there, first, end):
+        """Zeros in elements `first` to `end`, and up to a vector beyond."""
+        zero, item = self.code.zero(self.kind), self.kind.itemsize
+        self.code.loop(end, lambda j: (there + j * item).store(zero), start=first, step=self.kind.lanes)
+
+    def _row(self, here, there):
+        code, lanes = self.code, self.kind.lanes
+        self.zeros(there, 0, self.low)
+        self._vector(here, there, self.low, self.low_masks)
+        code.loop(self.high, lambda j: self._vector(here, there, j), start=self.low + lanes, step=lanes)
+        with code.when(self.high.compare("<", self.columns)):
+            self._vector(here, there, self.high, self.high_masks)
+        self.zeros(there, self.high + lanes, self.columns)
+
+    def _vector(self, here, there, j, masks=None):
+        lanes, item, stride = self.kind.lanes, self.kind.itemsize, self.stride
+        read = [
+            (here + (j * stride + part * lanes) * item).load(self.kind, masks and masks[part]) for part in range(stride)
+        ]
+        sorted_ = read[0]
+        for part in range(1, stride):
+            places = [lane * stride - part * lanes for lane in range(lanes)]
+            taken = [lane if place < 0 else lanes + place for lane, place in enumerate(places)]
+            if part == 1:
+                taken = [lane * stride if place < 0 else lanes + place for lane, place in enumerate(places)]
+            sorted_ = sorted_.shuffle(read[part], [min(lane, 2 * lanes - 1) for lane in taken])
+        (there + j * item).store(sorted_)
+
+    def _elements(self, here, there):
+        item, scalar = self.kind.itemsize, self.kind.scalar
+        self.zeros(there, 0, self.columns)
+
+        def copy(j):
+            (there + j * item).store((here + j * self.stride * item).load(scalar))
+
+        self.code.loop(self.end, copy, start=self.first)
