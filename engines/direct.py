@@ -123,7 +123,7 @@ class Direct(Engine):
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Generate what kernels are not there yet, and pack the weight."""
         chosen = family(spec)
-        if chosen == "loops" or not _generates_code():
+        if chosen == "loops" or not generates_code():
             return LoopPlan(spec, weight, bias)
         if chosen == "dense":
             from .jit.dense import DensePlan
@@ -138,14 +138,14 @@ class Direct(Engine):
 
         In the best of some calls of a few milliseconds.  None where the generators do not know this processor.
         """
-        if not _generates_code():
+        if not generates_code():
             return None
         from .jit.peak import CALLS, measure
 
         return measure(dtype, calls or CALLS)
 
 
-def _generates_code() -> bool:
+def generates_code() -> bool:
     """Whether the generators know this processor's architecture; the plain loops run on any."""
     from .jit.target import target
 

@@ -20,6 +20,7 @@ from convbench.engine import UNROUNDED_GUARD, Engine, gamma, unit_roundoff
 from convbench.machine import Machine
 from convbench.spec import ConvSpec
 
+from .direct import Direct, generates_code
 from .lowrank import factorise
 
 DTYPES = ("float32", "float64")
@@ -50,8 +51,6 @@ class Separable(Engine):
             return f"separable computes {' and '.join(DTYPES)}, not {spec.dtype}"
         if sum(k > 1 for k in spec.kernel) < 2:
             return f"a kernel of {'×'.join(map(str, spec.kernel))} has nothing to separate: it lies along one axis"
-        if not _generates_code():
-            return "separable generates its code, which it does not for this processor"
         return None
 
     def for_weight(self, spec: ConvSpec, weight: np.ndarray, rtol: float | None = None) -> Engine:
@@ -87,9 +86,7 @@ class Separable(Engine):
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Factors, unless the judge had them; tiles generated where they are not there yet."""
-        if not np.isfinite(weight).all():  # has no factors
-            from .direct import Direct
-
+        if not (np.isfinite(weight).all() and generates_code()):  # NaN and Inf have no factors
             return Direct().plan(spec, weight, bias)
         from .jit.separable import plan
 
@@ -108,9 +105,3 @@ class Separable(Engine):
 def _tolerance(spec, rtol):
     stored = STORED_ROUNDINGS * unit_roundoff(spec.dtype)
     return stored if rtol is None else max(stored, TRUNCATED_SHARE * rtol)
-
-
-def _generates_code():
-    from .direct import _generates_code
-
-    return _generates_code()

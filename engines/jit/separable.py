@@ -146,7 +146,7 @@ class _ThreeAxes:
         depths, columns, rows = vectors
         count, depth = depths.shape[1], spec.spatial[0]
         between = _axes(spec, (1, 2))
-        sources = planes.reshape(-1, 1) * depth + np.arange(depth)
+        sources = planes.reshape(-1, 1) * depth + np.arange(depth)  # [images and terms, depth]
         filters = np.repeat(np.arange(spec.out_channels * count), depth)
         self._first = SeparablePlan(
             Problem(
@@ -161,7 +161,7 @@ class _ThreeAxes:
             isa=isa,
         )
         pixels = math.prod(spec.output_spatial[1:])
-        down = zip(*_axes(spec, (0,)), (pixels, 1, 1, 1, 0, pixels), strict=True)
+        down = zip(_axes(spec, (0,)), (pixels, 1, 1, 1, 0, pixels), strict=True)
         self._last = SeparablePlan(
             Problem(
                 *((along[0], across) for along, across in down),
