@@ -13,7 +13,7 @@ import numpy as np
 
 from convbench import settings
 
-from . import separable_kernel, wide_kernel
+from . import separable_kernel, separable_rows, wide_kernel
 from .compile import address
 from .frames import FramePlan
 from .target import target
@@ -21,18 +21,25 @@ from .vector import Code
 from .wide import SMALL, TASKS_PER_THREAD
 from .wide_steps import CHANNEL, KX, KY, REGISTERS_PER_TAP, Geometry, Steps, choose_rows, strands
 
-#: Vectors of a tile at most, side by side for rows and one above the other for columns.
-ROW_VECTORS = 16
+#: Vectors of a tile at most: side by side in a row that is staged, and one above the other in columns.
+STAGED_VECTORS = 16
 COLUMN_ROWS = 16
 SPARE_REGISTERS = 2
-#: Bytes of a strip's lines, all terms together: they stay in the second-level cache.
-RING_BYTES = 384 << 10
-#: Output columns of a strip, about.
+#: Vectors that a row of taps spans at most to be shifted in registers: all of it stays there.
+MOST_REACH = 8
+#: Output columns of a strip, about, in bytes.
 STRIP_BYTES = 1024
-#: Lines move back when that many times the lines that move were made.
-MOVED_SHARE = 2
+#: Output rows of a segment: that many times the lines that it shares with the next.
+SEGMENT_SHARE = 2
+#: Rows of a kernel from which columns are summed a vector at a time all down a segment, whose lines then stay in the
+#: first-level cache.
+TALL = 20
 #: A band of output rows repeats the lines that it shares with the one above: that many times fewer than its own.
 BAND_SHARE = 4
+#: Bytes of inputs and outputs that no cache holds until the next operation.
+STREAMED_BYTES = 24 << 20
+#: Rows ahead of the filter that are fetched into the cache.
+ROWS_AHEAD = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,19 +97,13 @@ class SeparablePlan(FramePlan):
 
     def __init__(self, problem, *, isa=None):
         machine = target(isa)
-        layout = _Layout(problem, machine)
+        layout = Layout(problem, machine)
         words, arrays = layout.words(), layout.arrays()
-        items = len(problem.sources) * len(arrays["strip_table"]) * (len(arrays["band_table"]) - 1)
+        items = words["images"] * words["strips"] * words["bands"]
         tasks = min(items, layout.threads * TASKS_PER_THREAD) if layout.threads > 1 else 1
-        kinds = machine, problem.dtype
-        words.update(
-            row_tile=_tile(*kinds, layout.row_vectors, layout.row_steps.heights, True),
-            column_tile=_tile(*kinds, layout.column_rows, layout.column_steps.heights, False),
-            stage=_stage(*kinds, problem.stride[1]),
-        )
-        super().__init__(
-            _task(*kinds), separable_kernel.FRAME, words, arrays, tasks, layout.ring_bytes + layout.patch_bytes
-        )
+        words.update(layout.functions(machine))
+        task = _compiled(machine, "task", "pii", separable_kernel.write_task, problem.dtype, layout.shifted)
+        super().__init__(task, separable_kernel.FRAME, words, arrays, tasks, layout.scratch_bytes)
 
 
 def plan(spec, axes, bias=None, *, isa=None):
@@ -186,56 +187,96 @@ class _ThreeAxes:
         self._last(self._between, out)
 
 
-class _Layout:
-    """Where everything lies, and the tables that say so."""
+class Layout:
+    """Where everything lies, and the tables that say so.
+
+    Attributes
+    ----------
+    shifted : bool
+        Whether rows are filtered in registers, as they lie in the image.
+    row_vectors, column_rows : int
+        Vectors of the tiles.
+    strip : int
+        Output columns of a strip.
+    block, segment : int
+        Output rows of a column tile (all phases of a dilation together), blocks of a segment.
+    """
 
     def __init__(self, problem, machine):
         p = self.problem = problem
-        self.size = np.dtype(p.dtype).itemsize
-        self.lanes = machine.lanes(p.dtype)
+        self.size, self.lanes = np.dtype(p.dtype).itemsize, machine.lanes(p.dtype)
         self.terms = p.sources.shape[1]
         work = len(p.sources) * math.prod(p.out) * self.terms * sum(p.kernel)
         self.threads = 1 if work < SMALL else settings.get_num_threads()
-        self._choose_tiles(machine)
-        self._choose_ring()
+        self._choose_rows(machine)
+        self._choose_columns(machine)
+        self._choose_places()
+        self.strips = self._strips()
+        self.bands, self.segments = self._bands()
 
-    def _choose_tiles(self, machine):
+    def _choose_rows(self, machine):
+        """The row filter, and the width of a strip: whole tiles of it."""
         p, lanes = self.problem, self.lanes
-        row, column = p.geometry(1), p.geometry(0, self.terms)
-        limits = [
-            min(max(map(len, strands(g, lanes, fold))), machine.registers // REGISTERS_PER_TAP)
-            for g, fold in ((row, True), (column, False))
-        ]
-        most = [machine.registers - SPARE_REGISTERS - limit for limit in limits]
-        self.unit = column.row_unit
-        self.phases = self.unit // p.stride[0]
-        wanted = max(1, STRIP_BYTES // self.size // lanes)
+        reach = separable_rows.reach(p.kernel[1], p.dilation[1], lanes)
+        self.shifted = p.stride[1] == 1 and reach <= MOST_REACH
+        geometry = p.geometry(1)
+        limit = min(max(map(len, strands(geometry, lanes, True))), machine.registers // REGISTERS_PER_TAP)
+        most = min(machine.registers - SPARE_REGISTERS - limit, STAGED_VECTORS)
+        if self.shifted:  # sums, inputs, and an input shifted
+            most = max(1, (machine.registers - SPARE_REGISTERS - 2 - reach) // 2)
         vectors = -(-p.out[1] // lanes)
-        strips = max(1, round(vectors / wanted))
-        self.row_vectors = choose_rows(-(-vectors // strips), min(most[0], ROW_VECTORS))
-        self.column_rows = choose_rows(-(-p.out[0] // self.phases), min(most[1], COLUMN_ROWS))
-        reach = self.row_vectors * lanes
-        self.strip = -(-vectors // (strips * self.row_vectors)) * reach
-        self.row_steps = Steps(row, lanes, True, self.row_vectors, limits[0])
-        self.column_steps = Steps(column, lanes, False, self.column_rows, limits[1])
+        strips = max(1, round(vectors * lanes * self.size / STRIP_BYTES))
+        self.row_vectors = choose_rows(-(-vectors // strips), most)
+        self.strip = -(-vectors // (strips * self.row_vectors)) * self.row_vectors * lanes
+        self.row_steps = Steps(geometry, lanes, True, self.row_vectors, limit)
 
-    def _choose_ring(self):
-        p, lanes = self.problem, self.lanes
+    def _choose_columns(self, machine):
+        """The column tile, and how many of them make a segment."""
+        p, geometry = self.problem, self.problem.geometry(0, self.terms)
+        limit = min(max(map(len, strands(geometry, self.lanes, False))), machine.registers // REGISTERS_PER_TAP)
+        self.unit = geometry.row_unit
+        self.phases = self.unit // p.stride[0]
+        most = min(machine.registers - SPARE_REGISTERS - limit, COLUMN_ROWS)
+        self.column_rows = choose_rows(-(-p.out[0] // self.phases), most)
+        self.column_steps = Steps(geometry, self.lanes, False, self.column_rows, limit)
         self.span = (p.kernel[0] - 1) * p.dilation[0] + 1
         self.kept = max(0, self.span - p.stride[0])  # lines that a row of outputs shares with the next
-        self.block = self.column_rows * self.phases  # output rows
+        self.block = self.column_rows * self.phases
         self.block_lines = self.block * p.stride[0]
+        self.segment = max(1, min(-(-SEGMENT_SHARE * self.kept // self.block_lines), -(-p.out[0] // self.block)))
+        self.segment = max(self.segment, -(-self.kept // self.block_lines))  # lines that move never overlap
+
+    def _choose_places(self):
+        """Scratch of a thread: the rings, finished rows, lines being staged."""
+        p, lanes, size = self.problem, self.lanes, self.size
         self.pitch = (self.strip // lanes | 1) * lanes
-        fitting = RING_BYTES // (self.terms * self.pitch * self.size)
-        segment = max(1, min(-(-MOVED_SHARE * self.kept // self.block_lines), (fitting - self.kept) // self.block_lines))
-        self.segment = max(segment, -(-self.kept // self.block_lines))  # moved lines never overlap
         self.ring_lines = self.kept + self.segment * self.block_lines
-        shift = p.dilation[1] * (p.kernel[1] - 1) // p.stride[1]
-        self.phase_pitch = (-(-(self.strip + shift) // lanes) | 1) * lanes
+        self.finished = self.terms * self.ring_lines * self.pitch * size
+        self.patch = self.finished + (self.segment * self.block * self.pitch + lanes) * size
+        self.shift = p.dilation[1] * (p.kernel[1] - 1) // p.stride[1]
+        self.phase_pitch = (-(-(self.strip + self.shift) // lanes) | 1) * lanes
         self.line = self.phase_pitch * p.stride[1]
-        # Over the last line a tile of columns may read on as far as it has rows that do not exist.
-        self.ring_bytes = (self.terms * self.ring_lines + self.block_lines) * self.pitch * self.size
-        self.patch_bytes = (self.block_lines * self.line + lanes) * self.size
+        staged = 0 if self.shifted else separable_kernel.STAGED_LINES * self.line + lanes
+        self.scratch_bytes = self.patch + staged * size
+
+    def functions(self, machine):
+        """Addresses of the compiled functions."""
+        p = self.problem
+        tile = machine, "tile", "p" * 3 + "pip" * 2 + "i" * 4, wide_kernel.write_tile, p.dtype
+        moved = (math.prod(p.out) * len(p.sources) + math.prod(p.size) * (p.sources.max() + 1)) * self.size
+        if self.shifted:
+            shape = p.kernel[1], p.dilation[1], self.row_vectors
+            rows = _compiled(machine, "row", "p" * 4 + "i" * 5, separable_rows.write_row, p.dtype, *shape)
+        else:
+            rows = _compiled(*tile, self.row_vectors, self.row_steps.heights, True)
+        return {
+            "row_filter": rows,
+            "column_tile": _compiled(*tile, self.column_rows, self.column_steps.heights, False),
+            "stage": _compiled(machine, "stage", "pp" + "i" * 9, wide_kernel.write_stage, p.dtype, p.stride[1]),
+            "flush": _compiled(
+                machine, "flush", "ppiiii", separable_rows.write_flush, p.dtype, moved >= STREAMED_BYTES
+            ),
+        }
 
     def words(self):
         """The words of a frame that are numbers."""
@@ -243,21 +284,28 @@ class _Layout:
         row, column = ([len(taps) for taps in steps.taps] for steps in (self.row_steps, self.column_steps))
         return {
             "images": len(p.sources),
-            "strips": len(self._strips()),
-            "bands": len(self._bands()) - 1,
+            "strips": len(self.strips),
+            "bands": len(self.bands) - 1,
             "terms": self.terms,
-            "spread": p.stride[0] * self.pitch * size,
-            "ring_bytes": self.ring_bytes,
+            "patch": self.patch,
+            "finished": self.finished,
+            "finished_pitch": self.pitch * size,
             "ring_plane": self.ring_lines * self.pitch * size,
             "ring_pitch": self.pitch * size,
             "line_bytes": self.line * size,
             "phase_pitch": self.phase_pitch * size,
             "source_pitch": p.size[1] * size,
+            "ahead": ROWS_AHEAD * p.size[1] * size,
             "out_plane": math.prod(p.out) * size,
-            "out_row": p.out[1] * size,
-            "out_pitch": self.phases * p.out[1] * size,
+            "out_pitch": p.out[1] * size,
+            "block": self.block,
+            "block_lines": self.block_lines,
+            "chunk": self.lanes if p.kernel[0] >= TALL else self.strip,
             "tile_pitch": self.unit * self.pitch * size,
+            "tile_out_pitch": self.phases * self.pitch * size,
+            "tile_rows": self.column_rows,
             "phases": self.phases,
+            "phase_lines": p.stride[0],
             "row_weights_step": p.kernel[1] * size,
             "row_tall": row[0],
             "row_short": row[1],
@@ -282,14 +330,14 @@ class _Layout:
         down = np.concatenate([taps[:, 0] for taps in self.column_steps.taps if len(taps)])
         lines = down[:, CHANNEL] * self.ring_lines + down[:, KY] * p.dilation[0]
         return {
-            "strip_table": np.array(self._strips(), np.int64),
-            "band_table": np.array(self._bands(), np.int64),
-            "block_table": np.array(self._blocks, np.int64),
+            "strip_table": np.array(self.strips, np.int64),
+            "masks": self._masks(),
+            "band_table": np.array(self.bands, np.int64),
+            "segment_table": np.array(self.segments, np.int64),
             "image_table": np.array(p.filters, np.int64),
             "source_table": np.array(p.sources, np.int64) * (math.prod(p.size) * size),
-            "row_weights": self.row_steps.pack(rows),
-            "row_offsets": taps[:, KX] * p.dilation[1] * size,
-            "staged_row_offsets": (phase * self.phase_pitch + shift) * size,
+            "row_weights": np.array(rows) if self.shifted else self.row_steps.pack(rows),
+            "row_offsets": (phase * self.phase_pitch + shift) * size,
             "column_weights": self.column_steps.pack(columns),
             "column_offsets": lines * self.pitch * size,
             "bias": np.array(p.bias, p.dtype),
@@ -297,104 +345,59 @@ class _Layout:
         }
 
     def _strips(self):
-        """Entries `separable_kernel.STRIP`: what can't be read where it lies is staged."""
-        p, lanes = self.problem, self.lanes
-        reach, found = self.row_vectors * lanes, []
+        """Entries `separable_kernel.STRIP`."""
+        p, lanes, found, masks = self.problem, self.lanes, [], 0
+        reach = self.row_vectors * lanes
         for x in range(0, p.out[1], self.strip):
             columns = min(self.strip, p.out[1] - x)
-            made = -(-columns // reach) * reach
+            tiles = -(-columns // reach)
             first = x * p.stride[1] - p.low[1]
-            shift = p.dilation[1] * (p.kernel[1] - 1) // p.stride[1]
-            last = first + made + p.dilation[1] * (p.kernel[1] - 1)
-            staged = p.stride[1] > 1 or first < 0 or last > p.size[1]
-            vectors = -(-(made + shift) // lanes)
+            vectors = -(-(tiles * reach + self.shift) // lanes)
             span = vectors * lanes * p.stride[1]
             low, high = (min(max(edge - first, 0), span) for edge in (0, p.size[1]))
-            found.append((first * self.size, x * self.size, columns, made, staged, low, high, vectors))
+            found.append(
+                (first * self.size, x * self.size, columns, tiles * reach, tiles, masks, low, high, vectors)
+            )
+            masks += vectors * max(1, lanes // 8)
         return found
 
+    def _masks(self):
+        """For every vector of every strip's inputs, the bits of the columns that exist."""
+        low, high, vectors = np.array(self.strips)[:, -3:].T
+        bits = [np.arange(count * self.lanes) for count in vectors]
+        bits = [((a <= n) & (n < b)).reshape(-1, self.lanes) for n, a, b in zip(bits, low, high, strict=True)]
+        return np.packbits(np.concatenate(bits), axis=1, bitorder="little")
+
     def _bands(self):
-        """First block of every band of output rows, and the number of blocks."""
-        return self._band_starts
-
-    def __getattr__(self, name):
-        if name in ("_band_starts", "_blocks"):
-            self._band_starts, self._blocks = self._cut_rows()
-            return self.__dict__[name]
-        raise AttributeError(name)
-
-    def _cut_rows(self):
+        """First segment of every band of output rows, with their number behind; and all segments."""
         p = self.problem
-        blocks = -(-p.out[0] // self.block)
-        others = len(p.sources) * len(self._strips())
+        rows = self.segment * self.block
+        others = len(p.sources) * len(self.strips)
         wanted = -(-self.threads * TASKS_PER_THREAD // others) if self.threads > 1 else 1
-        least = max(1, -(-BAND_SHARE * self.kept // self.block_lines))  # blocks of a band
-        bands = max(1, min(wanted, blocks // least))
-        starts, entries = [], []
-        for band in range(bands):
-            starts.append(len(entries))
-            entries += self._blocks_of_band(band * blocks // bands, (band + 1) * blocks // bands)
-        return [*starts, len(entries)], entries
+        least = max(self.block, BAND_SHARE * self.kept // p.stride[0])  # output rows of a band
+        bands = max(1, min(wanted, p.out[0] // least))
+        height = -(-p.out[0] // (bands * self.block)) * self.block
+        starts, segments = [], []
+        for top in range(0, p.out[0], height):
+            starts.append(len(segments))
+            for y in range(top, min(top + height, p.out[0]), rows):
+                segments.append(self._segment(y, min(rows, top + height - y, p.out[0] - y), y == top))
+        return [*starts, len(segments)], segments
 
-    def _blocks_of_band(self, first, last):
-        """Entries `separable_kernel.BLOCK`: the lines that the first outputs need, then outputs by blocks."""
-        p, made, base = self.problem, None, None
-        for block in range(first, last):
-            y = block * self.block
-            rows = min(self.block, p.out[0] - y)
-            top = y * p.stride[0] - p.low[0]  # input row of the first line that this block needs
-            end = top + (rows - 1) * p.stride[0] + self.span
-            moved_from = moved = 0
-            if made is None:
-                made = base = top
-            elif (block - first) % self.segment == 0:
-                moved_from, moved = top - base, max(0, made - top)
-                base = top
-            made = max(made, top)
-            while end - made > self.block_lines:
-                yield self._block(moved_from, moved, made, self.block_lines, base, top, y, 0)
-                moved_from, moved, made = 0, 0, made + self.block_lines
-            yield self._block(moved_from, moved, made, end - made, base, top, y, rows)
-            made = end
-
-    def _block(self, moved_from, moved, first, count, base, top, y, rows):
+    def _segment(self, y, rows, opens):
+        """An entry `separable_kernel.SEGMENT`; one that opens a band has no lines to keep."""
         p = self.problem
+        top = y * p.stride[0] - p.low[0]  # input row of its first line
+        kept = 0 if opens else self.kept
+        first, count = top + kept, (rows - 1) * p.stride[0] + self.span - kept
         above = min(max(-first, 0), count)
         below = min(max(first + count - p.size[0], 0), count - above)
         source = (first + above) * p.size[1] * self.size
+        moved_from = self.segment * self.block_lines
         out = y * p.out[1] * self.size
-        return (
-            moved_from,
-            moved,
-            source,
-            first - base,
-            above,
-            count - above - below,
-            below,
-            top - base,
-            out,
-            rows,
-        )
+        return moved_from, kept, source, kept, above, count - above - below, below, 0, out, rows
 
 
-def _tile(machine, dtype, rows, heights, fold):
-    def write(module):
-        wide_kernel.write_tile(Code(module, "tile", machine, "p" * 3 + "pip" * 2 + "i" * 4), dtype, rows, heights, fold)
-
-    return address("tile", (dtype, rows, heights, fold), machine, write)
-
-
-def _stage(machine, dtype, stride):
-    def write(module):
-        wide_kernel.write_stage(Code(module, "stage", machine, "pp" + "i" * 9), dtype, stride)
-
-    return address("stage", (dtype, stride), machine, write)
-
-
-def _task(machine, dtype):
-    return address(
-        "task",
-        ("separable", dtype),
-        machine,
-        lambda module: separable_kernel.write_task(Code(module, "task", machine, "pii"), dtype),
-    )
+def _compiled(machine, name, arguments, write, *key):
+    """Address of the function `name` that ``write(code, *key)`` writes."""
+    return address(name, (write.__name__, *key), machine, lambda module: write(Code(module, name, machine, arguments), *key))

@@ -3,12 +3,12 @@
     line[i, x] = sum over kx of  row[kx] * input[i, s x + d kx - p]
     out[y, x]  = sum over ky of  column[ky] * line[s y + d ky - p, x]
 
-Both sums are `wide_kernel`'s tiles: the rows' with vectors that follow each other in one line, the columns' with
-vectors one above the other.  A task walks *strips*, columns of the image narrow enough for the lines that one tile
-meets to stay in the cache, downwards in *blocks* of a tile's height.  Every block filters the input rows that are
-new to it; when the ring is full, the lines still needed move back to its beginning.  Several terms (an output
-channel may sum several input channels, and a kernel several products) have a ring each, and the column tile sums
-over all of them.
+A task walks *strips*, columns of the image that stay in the cache for as many lines as one output row needs,
+downwards in *segments* of output rows.  A segment moves the lines that it shares with the one above to the
+beginning of the ring, filters the input rows that are new, and sums columns by `wide_kernel`'s tile, *block* by
+block of a tile's height, into finished rows; these go to the output in whole cache lines.  Several terms (an output
+channel may sum several input channels, and a kernel several products) have a ring each, and the tile sums over all
+of them.
 """
 
 from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
@@ -22,31 +22,39 @@ FRAME = (
     "strip_table",
     "bands",
     "band_table",
-    "block_table",
+    "segment_table",
     "image_table",
     "source_table",
     "terms",
-    "row_tile",
+    "row_filter",
     "column_tile",
     "stage",
-    "spread",
+    "flush",
+    "masks",
     "scratch",
     "scratch_bytes",
-    "ring_bytes",
+    "patch",
+    "finished",
+    "finished_pitch",
     "ring_plane",
     "ring_pitch",
     "line_bytes",
     "phase_pitch",
     "source_pitch",
+    "ahead",
     "out_plane",
-    "out_row",
     "out_pitch",
+    "block",
+    "block_lines",
+    "chunk",
     "tile_pitch",
+    "tile_out_pitch",
+    "tile_rows",
     "phases",
+    "phase_lines",
     "row_weights",
     "row_weights_step",
     "row_offsets",
-    "staged_row_offsets",
     "row_tall",
     "row_short",
     "row_tall_bytes",
@@ -63,25 +71,29 @@ FRAME = (
     "zero",
     "itemsize",
 )
-#: Words of an entry of the image table: which factors an output plane takes.
-IMAGE = ("filter",)
-#: Words of an entry of the strip table: where a range of output columns begins, and what of it must be staged.
-STRIP = ("source", "out", "columns", "lanes", "staged", "low", "high", "vectors")
-#: Words of an entry of the block table: lines moved back first, lines to make, output rows to write.
-BLOCK = ("moved_from", "moved", "source", "line", "above", "inside", "below", "tile", "out", "rows")
+#: Words of an entry of the strip table: where a range of output columns begins, and which of its inputs exist.
+STRIP = ("source", "out", "columns", "lanes", "tiles", "masks", "low", "high", "vectors")
+#: Words of an entry of the segment table: lines moved back first, lines to make, output rows to write.
+SEGMENT = ("moved_from", "moved", "source", "line", "above", "inside", "below", "tile", "out", "rows")
+#: Lines that are staged together: they stay in the first-level cache.
+STAGED_LINES = 8
 
 
 def _get(pointer, names):
     return {name: (pointer + 8 * n).load() for n, name in enumerate(names)}
 
 
-def write_task(code, dtype):
-    """Body of ``task(frame, index, worker)``: an even share of the bands of all strips of all output planes."""
+def write_task(code, dtype, shifted):
+    """Body of ``task(frame, index, worker)``: an even share of the bands of all strips of all output planes.
+
+    With `shifted` rows are filtered by `separable_rows`, without it by `wide_kernel`'s tile after its stage.
+    """
     frame, index, worker = code.arguments
     kind = code.vector(dtype)
     shared = _get(frame + 8 * FRAME_HEAD, FRAME)
     scratch = _pointer(code, shared["scratch"]) + worker * shared["scratch_bytes"]
     total = shared["images"] * shared["strips"] * shared["bands"]
+    filter_rows = _shifted_rows if shifted else _staged_rows
 
     def item(n):
         band = _pointer(code, shared["band_table"]) + n % shared["bands"] * 8
@@ -89,27 +101,42 @@ def write_task(code, dtype):
         strip = _get(_pointer(code, shared["strip_table"]) + place % shared["strips"] * (8 * len(STRIP)), STRIP)
         image = place // shared["strips"]
         sources = _pointer(code, shared["source_table"]) + image * shared["terms"] * 8
-        which = (_pointer(code, shared["image_table"]) + image * (8 * len(IMAGE))).load()
+        which = (_pointer(code, shared["image_table"]) + image * 8).load()
         out = (frame + FRAME_OUTPUT).load_pointer() + image * shared["out_plane"] + strip["out"]
         source = (frame + FRAME_INPUT).load_pointer() + strip["source"]
 
-        def block(b):
-            entry = _get(_pointer(code, shared["block_table"]) + b * (8 * len(BLOCK)), BLOCK)
+        def segment(s):
+            entry = _get(_pointer(code, shared["segment_table"]) + s * (8 * len(SEGMENT)), SEGMENT)
 
             def term(t):
                 ring = scratch + t * shared["ring_plane"]
-                _move(code, shared, kind, entry, strip, ring)
-                weights = (which * shared["terms"] + t) * shared["row_weights_step"]
+                weights = _pointer(code, shared["row_weights"])
+                weights = weights + (which * shared["terms"] + t) * shared["row_weights_step"]
                 at = source + (sources + t * 8).load() + entry["source"]
-                _filter_rows(code, shared, kind, entry, strip, at, ring, scratch, weights)
+                first = _open_lines(code, shared, kind, entry, strip, ring)
+                filter_rows(code, shared, kind, entry["inside"], strip, at, first, weights, scratch + shared["patch"])
 
             code.loop(shared["terms"], term)
-            _filter_columns(code, shared, entry, strip, scratch, out, which)
+            _filter_columns(code, shared, kind, entry, strip, scratch, which)
+            _call(
+                code,
+                shared["flush"],
+                scratch + shared["finished"],
+                out + entry["out"],
+                entry["rows"],
+                shared["finished_pitch"],
+                shared["out_pitch"],
+                strip["columns"],
+            )
 
-        code.loop((band + 8).load(), block, start=band.load())
+        code.loop((band + 8).load(), segment, start=band.load())
 
     code.loop((index + 1) * total // shared["tasks"], item, start=index * total // shared["tasks"])
     code.finish()
+
+
+def _call(code, function, *arguments):
+    code.call(_pointer(code, function), arguments)
 
 
 def _fill(code, line, pitch, count, width, kind, vector):
@@ -122,54 +149,61 @@ def _fill(code, line, pitch, count, width, kind, vector):
     code.loop(count, row)
 
 
-def _move(code, shared, kind, entry, strip, ring):
-    """The last lines of a full ring to its beginning; they never overlap."""
-    behind = entry["moved_from"] * shared["ring_pitch"]
-    width = strip["lanes"] * kind.itemsize
-    _fill(code, ring, shared["ring_pitch"], entry["moved"], width, kind, lambda at: (at + behind).load(kind))
-
-
-def _filter_rows(code, shared, kind, entry, strip, source, ring, scratch, weights):
-    """The lines that are new to a block: zeros above and below the image, filtered rows between."""
-    pitch = shared["ring_pitch"]
-    width = strip["lanes"] * kind.itemsize
+def _open_lines(code, shared, kind, entry, strip, ring):
+    """Move the lines that stay, clear those outside of the image, and return the first that is to be filtered."""
+    pitch, width = shared["ring_pitch"], strip["lanes"] * kind.itemsize
+    behind = entry["moved_from"] * pitch  # they never overlap
+    _fill(code, ring, pitch, entry["moved"], width, kind, lambda at: (at + behind).load(kind))
     line = ring + entry["line"] * pitch
     first = line + entry["above"] * pitch
+    _fill(code, line, pitch, entry["above"], width, kind, lambda _: code.zero(kind))
+    _fill(code, first + entry["inside"] * pitch, pitch, entry["below"], width, kind, lambda _: code.zero(kind))
+    return first
 
-    def clear(at, count):
-        _fill(code, at, pitch, count, width, kind, lambda _: code.zero(kind))
 
-    clear(line, entry["above"])
-    clear(first + entry["inside"] * pitch, entry["below"])
-    staged = strip["staged"].compare("!=", 0)
-    patch = scratch + shared["ring_bytes"]
-    with code.when(staged & entry["inside"].compare(">", 0)):
-        code.call(
-            _pointer(code, shared["stage"]),
-            [
-                source,
-                patch,
-                entry["inside"],
-                0,
-                entry["inside"],
-                shared["source_pitch"],
-                shared["line_bytes"],
-                strip["low"],
-                strip["high"],
-                strip["vectors"],
-                shared["phase_pitch"],
-            ],
+def _shifted_rows(code, shared, kind, count, strip, source, lines, weights, patch):
+    _call(
+        code,
+        shared["row_filter"],
+        source,
+        lines,
+        weights,
+        _pointer(code, shared["masks"]) + strip["masks"],
+        count,
+        shared["source_pitch"],
+        shared["ring_pitch"],
+        strip["tiles"],
+        shared["ahead"],
+    )
+
+
+def _staged_rows(code, shared, kind, count, strip, source, lines, weights, patch):
+    offsets = _pointer(code, shared["row_offsets"])
+
+    def some(first):
+        staged = (count - first).least(STAGED_LINES)
+        _call(
+            code,
+            shared["stage"],
+            source + first * shared["source_pitch"],
+            patch,
+            staged,
+            0,
+            staged,
+            shared["source_pitch"],
+            shared["line_bytes"],
+            strip["low"],
+            strip["high"],
+            strip["vectors"],
+            shared["phase_pitch"],
         )
-    begin, step = _pick(code, staged, patch, source), _pick(code, staged, shared["line_bytes"], shared["source_pitch"])
-    offsets = _pointer(code, _pick(code, staged, shared["staged_row_offsets"], shared["row_offsets"]))
-    weights = _pointer(code, shared["row_weights"]) + weights
 
-    def row(j):
-        code.call(
-            _pointer(code, shared["row_tile"]),
-            [
-                begin + j * step,
-                first + j * pitch,
+        def row(j):
+            _call(
+                code,
+                shared["row_filter"],
+                patch + j * shared["line_bytes"],
+                lines + (first + j) * shared["ring_pitch"],
                 _pointer(code, shared["zero"]),
                 offsets,
                 shared["row_tall"],
@@ -181,36 +215,46 @@ def _filter_rows(code, shared, kind, entry, strip, source, ring, scratch, weight
                 kind.bytes,
                 shared["row_vectors"],
                 strip["lanes"],
-            ],
-        )
+            )
 
-    code.loop(entry["inside"], row)
+        code.loop(staged, row)
+
+    code.loop(count, some, step=STAGED_LINES)
 
 
-def _filter_columns(code, shared, entry, strip, ring, out, which):
-    """The output rows of a block; with a dilation, those that share lines are several rows apart."""
+def _filter_columns(code, shared, kind, entry, strip, scratch, which):
+    """The output rows of a segment, some columns after the other; with a dilation, tiles take every so many-th row."""
     offsets = _pointer(code, shared["column_offsets"])
     weights = _pointer(code, shared["column_weights"]) + which * shared["column_weights_step"]
-    at, out = ring + entry["tile"] * shared["ring_pitch"], out + entry["out"]
+    bias = _pointer(code, shared["bias"]) + which * shared["itemsize"]
+    lines, finished = scratch + entry["tile"] * shared["ring_pitch"], scratch + shared["finished"]
+    blocks = (entry["rows"] + (shared["block"] - 1)) // shared["block"]
 
-    def phase(f):
-        code.call(
-            _pointer(code, shared["column_tile"]),
-            [
-                at + f * shared["spread"],
-                out + f * shared["out_row"],
-                _pointer(code, shared["bias"]) + which * shared["itemsize"],
-                offsets,
-                shared["column_tall"],
-                weights,
-                offsets + shared["column_short_offset"],
-                shared["column_short"],
-                weights + shared["column_tall_bytes"],
-                shared["tile_pitch"],
-                shared["out_pitch"],
-                (entry["rows"] - f + (shared["phases"] - 1)) // shared["phases"],
-                strip["columns"],
-            ],
-        )
+    def chunk(x):
+        def block(b):
+            def phase(f):
+                line = b * shared["block_lines"] + f * shared["phase_lines"]
+                row = b * shared["block"] + f
+                _call(
+                    code,
+                    shared["column_tile"],
+                    lines + line * shared["ring_pitch"] + x * kind.itemsize,
+                    finished + row * shared["finished_pitch"] + x * kind.itemsize,
+                    bias,
+                    offsets,
+                    shared["column_tall"],
+                    weights,
+                    offsets + shared["column_short_offset"],
+                    shared["column_short"],
+                    weights + shared["column_tall_bytes"],
+                    shared["tile_pitch"],
+                    shared["tile_out_pitch"],
+                    shared["tile_rows"],
+                    (strip["lanes"] - x).least(shared["chunk"]),
+                )
 
-    code.loop(shared["phases"].least(entry["rows"]), phase)
+            code.loop(shared["phases"], phase)
+
+        code.loop(blocks, block)
+
+    code.loop(strip["lanes"], chunk, step=shared["chunk"])
