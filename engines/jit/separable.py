@@ -26,7 +26,7 @@ STAGED_VECTORS = 16
 COLUMN_ROWS = 16
 SPARE_REGISTERS = 2
 #: Vectors that a row of taps spans at most to be shifted in registers: all of it stays there.
-MOST_REACH = 8
+MOST_REACH = 8  # XXX
 #: Output columns of a strip, about, in bytes.
 STRIP_BYTES = 1024
 #: Output rows of a segment: that many times the lines that it shares with the next.
@@ -102,7 +102,7 @@ class SeparablePlan(FramePlan):
         items = words["images"] * words["strips"] * words["bands"]
         tasks = min(items, layout.threads * TASKS_PER_THREAD) if layout.threads > 1 else 1
         words.update(layout.functions(machine))
-        task = _compiled(machine, "task", "pii", separable_kernel.write_task, problem.dtype, layout.shifted)
+        task = _compiled(machine, "task", "pii", separable_kernel.write_task, problem.dtype, layout.shifted, layout.streamed)
         super().__init__(task, separable_kernel.FRAME, words, arrays, tasks, layout.scratch_bytes)
 
 
@@ -252,7 +252,10 @@ class Layout:
         self.pitch = (self.strip // lanes | 1) * lanes
         self.ring_lines = self.kept + self.segment * self.block_lines
         self.finished = self.terms * self.ring_lines * self.pitch * size
-        self.patch = self.finished + (self.segment * self.block * self.pitch + lanes) * size
+        moved = math.prod(p.out) * len(p.sources) + math.prod(p.size) * (p.sources.max() + 1)
+        self.streamed = bool(moved * size >= STREAMED_BYTES)
+        self.finished_pitch = self.pitch if self.streamed else p.out[1]
+        self.patch = self.finished + self.streamed * (self.segment * self.block * self.pitch + lanes) * size
         self.shift = p.dilation[1] * (p.kernel[1] - 1) // p.stride[1]
         self.phase_pitch = (-(-(self.strip + self.shift) // lanes) | 1) * lanes
         self.line = self.phase_pitch * p.stride[1]
@@ -263,7 +266,6 @@ class Layout:
         """Addresses of the compiled functions."""
         p = self.problem
         tile = machine, "tile", "p" * 3 + "pip" * 2 + "i" * 4, wide_kernel.write_tile, p.dtype
-        moved = (math.prod(p.out) * len(p.sources) + math.prod(p.size) * (p.sources.max() + 1)) * self.size
         if self.shifted:
             shape = p.kernel[1], p.dilation[1], self.row_vectors
             rows = _compiled(machine, "row", "p" * 4 + "i" * 5, separable_rows.write_row, p.dtype, *shape)
@@ -273,9 +275,7 @@ class Layout:
             "row_filter": rows,
             "column_tile": _compiled(*tile, self.column_rows, self.column_steps.heights, False),
             "stage": _compiled(machine, "stage", "pp" + "i" * 9, wide_kernel.write_stage, p.dtype, p.stride[1]),
-            "flush": _compiled(
-                machine, "flush", "ppiiii", separable_rows.write_flush, p.dtype, moved >= STREAMED_BYTES
-            ),
+            "flush": _compiled(machine, "flush", "ppiiii", separable_rows.write_flush, p.dtype),
         }
 
     def words(self):
@@ -289,7 +289,7 @@ class Layout:
             "terms": self.terms,
             "patch": self.patch,
             "finished": self.finished,
-            "finished_pitch": self.pitch * size,
+            "finished_pitch": self.finished_pitch * size,
             "ring_plane": self.ring_lines * self.pitch * size,
             "ring_pitch": self.pitch * size,
             "line_bytes": self.line * size,
@@ -302,8 +302,7 @@ class Layout:
             "block_lines": self.block_lines,
             "chunk": self.lanes if p.kernel[0] >= TALL else self.strip,
             "tile_pitch": self.unit * self.pitch * size,
-            "tile_out_pitch": self.phases * self.pitch * size,
-            "tile_rows": self.column_rows,
+            "tile_out_pitch": self.phases * self.finished_pitch * size,
             "phases": self.phases,
             "phase_lines": p.stride[0],
             "row_weights_step": p.kernel[1] * size,
@@ -395,7 +394,7 @@ class Layout:
         source = (first + above) * p.size[1] * self.size
         moved_from = self.segment * self.block_lines
         out = y * p.out[1] * self.size
-        return moved_from, kept, source, kept, above, count - above - below, below, 0, out, rows
+        return moved_from, kept, source, kept, above, count - above - below, below, out, rows
 
 
 def _compiled(machine, name, arguments, write, *key):

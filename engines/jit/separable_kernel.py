@@ -49,7 +49,6 @@ FRAME = (
     "chunk",
     "tile_pitch",
     "tile_out_pitch",
-    "tile_rows",
     "phases",
     "phase_lines",
     "row_weights",
@@ -74,7 +73,7 @@ FRAME = (
 #: Words of an entry of the strip table: where a range of output columns begins, and which of its inputs exist.
 STRIP = ("source", "out", "columns", "lanes", "tiles", "masks", "low", "high", "vectors")
 #: Words of an entry of the segment table: lines moved back first, lines to make, output rows to write.
-SEGMENT = ("moved_from", "moved", "source", "line", "above", "inside", "below", "tile", "out", "rows")
+SEGMENT = ("moved_from", "moved", "source", "line", "above", "inside", "below", "out", "rows")
 #: Lines that are staged together: they stay in the first-level cache.
 STAGED_LINES = 8
 
@@ -83,10 +82,11 @@ def _get(pointer, names):
     return {name: (pointer + 8 * n).load() for n, name in enumerate(names)}
 
 
-def write_task(code, dtype, shifted):
+def write_task(code, dtype, shifted, streamed):
     """Body of ``task(frame, index, worker)``: an even share of the bands of all strips of all output planes.
 
-    With `shifted` rows are filtered by `separable_rows`, without it by `wide_kernel`'s tile after its stage.
+    With `shifted` rows are filtered by `separable_rows`, without it by `wide_kernel`'s tile after its stage.  With
+    `streamed` finished rows go through scratch to the output, in whole cache lines and past the caches.
     """
     frame, index, worker = code.arguments
     kind = code.vector(dtype)
@@ -117,17 +117,12 @@ def write_task(code, dtype, shifted):
                 filter_rows(code, shared, kind, entry["inside"], strip, at, first, weights, scratch + shared["patch"])
 
             code.loop(shared["terms"], term)
-            _filter_columns(code, shared, kind, entry, strip, scratch, which)
-            _call(
-                code,
-                shared["flush"],
-                scratch + shared["finished"],
-                out + entry["out"],
-                entry["rows"],
-                shared["finished_pitch"],
-                shared["out_pitch"],
-                strip["columns"],
-            )
+            place = out + entry["out"]
+            finished = scratch + shared["finished"] if streamed else place
+            _filter_columns(code, shared, kind, entry, strip, scratch, finished, which)
+            if streamed:
+                pitches = shared["finished_pitch"], shared["out_pitch"]
+                _call(code, shared["flush"], finished, place, entry["rows"], *pitches, strip["columns"])
 
         code.loop((band + 8).load(), segment, start=band.load())
 
@@ -222,12 +217,11 @@ def _staged_rows(code, shared, kind, count, strip, source, lines, weights, patch
     code.loop(count, some, step=STAGED_LINES)
 
 
-def _filter_columns(code, shared, kind, entry, strip, scratch, which):
+def _filter_columns(code, shared, kind, entry, strip, scratch, finished, which):
     """The output rows of a segment, some columns after the other; with a dilation, tiles take every so many-th row."""
     offsets = _pointer(code, shared["column_offsets"])
     weights = _pointer(code, shared["column_weights"]) + which * shared["column_weights_step"]
     bias = _pointer(code, shared["bias"]) + which * shared["itemsize"]
-    lines, finished = scratch + entry["tile"] * shared["ring_pitch"], scratch + shared["finished"]
     blocks = (entry["rows"] + (shared["block"] - 1)) // shared["block"]
 
     def chunk(x):
@@ -238,7 +232,7 @@ def _filter_columns(code, shared, kind, entry, strip, scratch, which):
                 _call(
                     code,
                     shared["column_tile"],
-                    lines + line * shared["ring_pitch"] + x * kind.itemsize,
+                    scratch + line * shared["ring_pitch"] + x * kind.itemsize,
                     finished + row * shared["finished_pitch"] + x * kind.itemsize,
                     bias,
                     offsets,
@@ -249,12 +243,12 @@ def _filter_columns(code, shared, kind, entry, strip, scratch, which):
                     weights + shared["column_tall_bytes"],
                     shared["tile_pitch"],
                     shared["tile_out_pitch"],
-                    shared["tile_rows"],
-                    (strip["lanes"] - x).least(shared["chunk"]),
+                    (entry["rows"] - row + (shared["phases"] - 1)) // shared["phases"],
+                    (strip["columns"] - x).least(shared["chunk"]),
                 )
 
-            code.loop(shared["phases"], phase)
+            code.loop(shared["phases"].least(entry["rows"] - b * shared["block"]), phase)
 
         code.loop(blocks, block)
 
-    code.loop(strip["lanes"], chunk, step=shared["chunk"])
+    code.loop(strip["columns"], chunk, step=shared["chunk"])

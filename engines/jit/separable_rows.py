@@ -75,8 +75,8 @@ def _masked(code, at, mask, kind):
     return at.load(kind, mask)
 
 
-def write_flush(code, dtype, streamed):
-    """Body of ``flush(source, to, rows, source_pitch, to_pitch, columns)``: whole cache lines, past the caches if asked."""
+def write_flush(code, dtype):
+    """Body of ``flush(source, to, rows, source_pitch, to_pitch, columns)``: whole cache lines, past the caches."""
     kind = code.vector(dtype)
     source, to, rows, source_pitch, to_pitch, columns = code.arguments
 
@@ -88,8 +88,7 @@ def write_flush(code, dtype, streamed):
         last = head + (columns - head) // kind.lanes * kind.lanes
 
         def whole(x):
-            value, at = (line + x * kind.itemsize).load(kind), to_line + x * kind.itemsize
-            at.stream(value) if streamed else at.store(value)
+            (to_line + x * kind.itemsize).stream((line + x * kind.itemsize).load(kind))
 
         code.loop(last, whole, start=head, step=kind.lanes)
         with code.when(columns.compare(">", last)):
