@@ -26,9 +26,10 @@ STAGED_VECTORS = 16
 COLUMN_ROWS = 16
 SPARE_REGISTERS = 2
 #: Vectors that a row of taps spans at most to be shifted in registers: all of it stays there.
-MOST_REACH = 8  # XXX
-#: Output columns of a strip, about, in bytes.
-STRIP_BYTES = 1024
+MOST_REACH = 8
+#: Bytes of the lines of a strip, all terms together, about, and of one of them at least and at most.
+RING_BYTES = 192 << 10
+STRIP_BYTES = 1024, 4096
 #: Output rows of a segment: that many times the lines that it shares with the next.
 SEGMENT_SHARE = 2
 #: Rows of a kernel from which columns are summed a vector at a time all down a segment, whose lines then stay in the
@@ -36,8 +37,6 @@ SEGMENT_SHARE = 2
 TALL = 20
 #: A band of output rows repeats the lines that it shares with the one above: that many times fewer than its own.
 BAND_SHARE = 4
-#: Bytes of inputs and outputs that no cache holds until the next operation.
-STREAMED_BYTES = 24 << 20
 #: Rows ahead of the filter that are fetched into the cache.
 ROWS_AHEAD = 8
 
@@ -102,7 +101,7 @@ class SeparablePlan(FramePlan):
         items = words["images"] * words["strips"] * words["bands"]
         tasks = min(items, layout.threads * TASKS_PER_THREAD) if layout.threads > 1 else 1
         words.update(layout.functions(machine))
-        task = _compiled(machine, "task", "pii", separable_kernel.write_task, problem.dtype, layout.shifted, layout.streamed)
+        task = _compiled(machine, "task", "pii", separable_kernel.write_task, problem.dtype, layout.shifted)
         super().__init__(task, separable_kernel.FRAME, words, arrays, tasks, layout.scratch_bytes)
 
 
@@ -208,8 +207,8 @@ class Layout:
         self.terms = p.sources.shape[1]
         work = len(p.sources) * math.prod(p.out) * self.terms * sum(p.kernel)
         self.threads = 1 if work < SMALL else settings.get_num_threads()
-        self._choose_rows(machine)
         self._choose_columns(machine)
+        self._choose_rows(machine)
         self._choose_places()
         self.strips = self._strips()
         self.bands, self.segments = self._bands()
@@ -218,14 +217,16 @@ class Layout:
         """The row filter, and the width of a strip: whole tiles of it."""
         p, lanes = self.problem, self.lanes
         reach = separable_rows.reach(p.kernel[1], p.dilation[1], lanes)
-        self.shifted = p.stride[1] == 1 and reach <= MOST_REACH
+        self.shifted = p.stride[1] == 1 and reach <= min(MOST_REACH, machine.registers // REGISTERS_PER_TAP)
         geometry = p.geometry(1)
         limit = min(max(map(len, strands(geometry, lanes, True))), machine.registers // REGISTERS_PER_TAP)
         most = min(machine.registers - SPARE_REGISTERS - limit, STAGED_VECTORS)
         if self.shifted:  # sums, inputs, and an input shifted
             most = max(1, (machine.registers - SPARE_REGISTERS - 2 - reach) // 2)
         vectors = -(-p.out[1] // lanes)
-        strips = max(1, round(vectors * lanes * self.size / STRIP_BYTES))
+        fitting = RING_BYTES // (self.terms * self.ring_lines)
+        wanted = min(max(fitting, STRIP_BYTES[0]), STRIP_BYTES[1])
+        strips = max(1, round(vectors * lanes * self.size / wanted))
         self.row_vectors = choose_rows(-(-vectors // strips), most)
         self.strip = -(-vectors // (strips * self.row_vectors)) * self.row_vectors * lanes
         self.row_steps = Steps(geometry, lanes, True, self.row_vectors, limit)
@@ -245,17 +246,13 @@ class Layout:
         self.block_lines = self.block * p.stride[0]
         self.segment = max(1, min(-(-SEGMENT_SHARE * self.kept // self.block_lines), -(-p.out[0] // self.block)))
         self.segment = max(self.segment, -(-self.kept // self.block_lines))  # lines that move never overlap
+        self.ring_lines = self.kept + self.segment * self.block_lines
 
     def _choose_places(self):
-        """Scratch of a thread: the rings, finished rows, lines being staged."""
+        """Scratch of a thread: the rings, lines being staged."""
         p, lanes, size = self.problem, self.lanes, self.size
         self.pitch = (self.strip // lanes | 1) * lanes
-        self.ring_lines = self.kept + self.segment * self.block_lines
-        self.finished = self.terms * self.ring_lines * self.pitch * size
-        moved = math.prod(p.out) * len(p.sources) + math.prod(p.size) * (p.sources.max() + 1)
-        self.streamed = bool(moved * size >= STREAMED_BYTES)
-        self.finished_pitch = self.pitch if self.streamed else p.out[1]
-        self.patch = self.finished + self.streamed * (self.segment * self.block * self.pitch + lanes) * size
+        self.patch = self.terms * self.ring_lines * self.pitch * size
         self.shift = p.dilation[1] * (p.kernel[1] - 1) // p.stride[1]
         self.phase_pitch = (-(-(self.strip + self.shift) // lanes) | 1) * lanes
         self.line = self.phase_pitch * p.stride[1]
@@ -275,7 +272,6 @@ class Layout:
             "row_filter": rows,
             "column_tile": _compiled(*tile, self.column_rows, self.column_steps.heights, False),
             "stage": _compiled(machine, "stage", "pp" + "i" * 9, wide_kernel.write_stage, p.dtype, p.stride[1]),
-            "flush": _compiled(machine, "flush", "ppiiii", separable_rows.write_flush, p.dtype),
         }
 
     def words(self):
@@ -288,8 +284,6 @@ class Layout:
             "bands": len(self.bands) - 1,
             "terms": self.terms,
             "patch": self.patch,
-            "finished": self.finished,
-            "finished_pitch": self.finished_pitch * size,
             "ring_plane": self.ring_lines * self.pitch * size,
             "ring_pitch": self.pitch * size,
             "line_bytes": self.line * size,
@@ -302,7 +296,7 @@ class Layout:
             "block_lines": self.block_lines,
             "chunk": self.lanes if p.kernel[0] >= TALL else self.strip,
             "tile_pitch": self.unit * self.pitch * size,
-            "tile_out_pitch": self.phases * self.finished_pitch * size,
+            "tile_out_pitch": self.phases * p.out[1] * size,
             "phases": self.phases,
             "phase_lines": p.stride[0],
             "row_weights_step": p.kernel[1] * size,

@@ -6,13 +6,12 @@
 A task walks *strips*, columns of the image that stay in the cache for as many lines as one output row needs,
 downwards in *segments* of output rows.  A segment moves the lines that it shares with the one above to the
 beginning of the ring, filters the input rows that are new, and sums columns by `wide_kernel`'s tile, *block* by
-block of a tile's height, into finished rows; these go to the output in whole cache lines.  Several terms (an output
-channel may sum several input channels, and a kernel several products) have a ring each, and the tile sums over all
-of them.
+block of a tile's height.  Several terms (an output channel may sum several input channels, and a kernel several
+products) have a ring each, and the tile sums over all of them.
 """
 
 from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
-from .wide_kernel import _pick, _pointer
+from .wide_kernel import _pointer
 
 #: Words of a frame behind its head.
 FRAME = (
@@ -29,13 +28,10 @@ FRAME = (
     "row_filter",
     "column_tile",
     "stage",
-    "flush",
     "masks",
     "scratch",
     "scratch_bytes",
     "patch",
-    "finished",
-    "finished_pitch",
     "ring_plane",
     "ring_pitch",
     "line_bytes",
@@ -82,11 +78,10 @@ def _get(pointer, names):
     return {name: (pointer + 8 * n).load() for n, name in enumerate(names)}
 
 
-def write_task(code, dtype, shifted, streamed):
+def write_task(code, dtype, shifted):
     """Body of ``task(frame, index, worker)``: an even share of the bands of all strips of all output planes.
 
-    With `shifted` rows are filtered by `separable_rows`, without it by `wide_kernel`'s tile after its stage.  With
-    `streamed` finished rows go through scratch to the output, in whole cache lines and past the caches.
+    With `shifted` rows are filtered by `separable_rows`, without it by `wide_kernel`'s tile after its stage.
     """
     frame, index, worker = code.arguments
     kind = code.vector(dtype)
@@ -117,12 +112,7 @@ def write_task(code, dtype, shifted, streamed):
                 filter_rows(code, shared, kind, entry["inside"], strip, at, first, weights, scratch + shared["patch"])
 
             code.loop(shared["terms"], term)
-            place = out + entry["out"]
-            finished = scratch + shared["finished"] if streamed else place
-            _filter_columns(code, shared, kind, entry, strip, scratch, finished, which)
-            if streamed:
-                pitches = shared["finished_pitch"], shared["out_pitch"]
-                _call(code, shared["flush"], finished, place, entry["rows"], *pitches, strip["columns"])
+            _filter_columns(code, shared, kind, entry, strip, scratch, out + entry["out"], which)
 
         code.loop((band + 8).load(), segment, start=band.load())
 
@@ -217,38 +207,44 @@ def _staged_rows(code, shared, kind, count, strip, source, lines, weights, patch
     code.loop(count, some, step=STAGED_LINES)
 
 
-def _filter_columns(code, shared, kind, entry, strip, scratch, finished, which):
+def _filter_columns(code, shared, kind, entry, strip, lines, out, which):
     """The output rows of a segment, some columns after the other; with a dilation, tiles take every so many-th row."""
-    offsets = _pointer(code, shared["column_offsets"])
-    weights = _pointer(code, shared["column_weights"]) + which * shared["column_weights_step"]
-    bias = _pointer(code, shared["bias"]) + which * shared["itemsize"]
     blocks = (entry["rows"] + (shared["block"] - 1)) // shared["block"]
 
     def chunk(x):
+        columns = (strip["columns"] - x).least(shared["chunk"])
+
         def block(b):
             def phase(f):
-                line = b * shared["block_lines"] + f * shared["phase_lines"]
-                row = b * shared["block"] + f
-                _call(
-                    code,
-                    shared["column_tile"],
-                    scratch + line * shared["ring_pitch"] + x * kind.itemsize,
-                    finished + row * shared["finished_pitch"] + x * kind.itemsize,
-                    bias,
-                    offsets,
-                    shared["column_tall"],
-                    weights,
-                    offsets + shared["column_short_offset"],
-                    shared["column_short"],
-                    weights + shared["column_tall_bytes"],
-                    shared["tile_pitch"],
-                    shared["tile_out_pitch"],
-                    (entry["rows"] - row + (shared["phases"] - 1)) // shared["phases"],
-                    (strip["columns"] - x).least(shared["chunk"]),
-                )
+                line, row = b * shared["block_lines"] + f * shared["phase_lines"], b * shared["block"] + f
+                at = lines + line * shared["ring_pitch"] + x * kind.itemsize
+                rows = (entry["rows"] - row + (shared["phases"] - 1)) // shared["phases"]
+                _column_tile(code, shared, which, at, out + row * shared["out_pitch"] + x * kind.itemsize, rows, columns)
 
             code.loop(shared["phases"].least(entry["rows"] - b * shared["block"]), phase)
 
         code.loop(blocks, block)
 
     code.loop(strip["columns"], chunk, step=shared["chunk"])
+
+
+def _column_tile(code, shared, which, lines, out, rows, columns):
+    offsets = _pointer(code, shared["column_offsets"])
+    weights = _pointer(code, shared["column_weights"]) + which * shared["column_weights_step"]
+    _call(
+        code,
+        shared["column_tile"],
+        lines,
+        out,
+        _pointer(code, shared["bias"]) + which * shared["itemsize"],
+        offsets,
+        shared["column_tall"],
+        weights,
+        offsets + shared["column_short_offset"],
+        shared["column_short"],
+        weights + shared["column_tall_bytes"],
+        shared["tile_pitch"],
+        shared["tile_out_pitch"],
+        rows,
+        columns,
+    )

@@ -1,4 +1,4 @@
-"""Filters along rows in vector registers, and finished rows written to where they belong.
+"""Filters along rows in vector registers.
 
     line[x] = sum over j of  weight[j] * input[x + d j]
 
@@ -73,28 +73,3 @@ def _masked(code, at, mask, kind):
         bits = Value(code, code.builder.trunc(bits.ir, ir.IntType(kind.lanes)))
     mask = Value(code, code.builder.bitcast(bits.ir, ir.VectorType(ir.IntType(1), kind.lanes)))
     return at.load(kind, mask)
-
-
-def write_flush(code, dtype):
-    """Body of ``flush(source, to, rows, source_pitch, to_pitch, columns)``: whole cache lines, past the caches."""
-    kind = code.vector(dtype)
-    source, to, rows, source_pitch, to_pitch, columns = code.arguments
-
-    def row(j):
-        line, to_line = source + j * source_pitch, to + j * to_pitch
-        place = Value(code, code.builder.ptrtoint(to_line.ir, columns.ir.type))
-        head = ((code.value(0) - place) & (kind.bytes - 1)) >> (kind.itemsize.bit_length() - 1)
-        to_line.store(line.load(kind), code.mask(head.least(columns), kind))
-        last = head + (columns - head) // kind.lanes * kind.lanes
-
-        def whole(x):
-            (to_line + x * kind.itemsize).stream((line + x * kind.itemsize).load(kind))
-
-        code.loop(last, whole, start=head, step=kind.lanes)
-        with code.when(columns.compare(">", last)):
-            at = last * kind.itemsize
-            (to_line + at).store((line + at).load(kind), code.mask(columns - last, kind))
-
-    code.loop(rows, row)
-    code.finish()
-
