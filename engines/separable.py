@@ -26,6 +26,7 @@ from .lowrank import factorise
 DTYPES = ("float32", "float64")
 #: What a kernel may lose where no `rtol` allows more, in units of roundoff: its elements are rounded themselves.
 STORED_ROUNDINGS = 4
+SEPARATING_ROUNDINGS = 16  # of float64, which factors are computed in
 #: Share of `rtol` that the terms left out may take; the rest is for rounding.
 TRUNCATED_SHARE = 0.5
 FACTOR_ROUNDINGS = 2  # of a product's two factors
@@ -103,5 +104,5 @@ class Separable(Engine):
 
 
 def _tolerance(spec, rtol):
-    stored = STORED_ROUNDINGS * unit_roundoff(spec.dtype)
+    stored = STORED_ROUNDINGS * unit_roundoff(spec.dtype) + SEPARATING_ROUNDINGS * unit_roundoff("float64")
     return stored if rtol is None else max(stored, TRUNCATED_SHARE * rtol)

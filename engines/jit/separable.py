@@ -32,9 +32,6 @@ RING_BYTES = 192 << 10
 STRIP_BYTES = 1024, 4096
 #: Output rows of a segment: that many times the lines that it shares with the next.
 SEGMENT_SHARE = 2
-#: Rows of a kernel from which columns are summed a vector at a time all down a segment, whose lines then stay in the
-#: first-level cache.
-TALL = 20
 #: A band of output rows repeats the lines that it shares with the one above: that many times fewer than its own.
 BAND_SHARE = 4
 #: Rows ahead of the filter that are fetched into the cache.
@@ -294,7 +291,6 @@ class Layout:
             "out_pitch": p.out[1] * size,
             "block": self.block,
             "block_lines": self.block_lines,
-            "chunk": self.lanes if p.kernel[0] >= TALL else self.strip,
             "tile_pitch": self.unit * self.pitch * size,
             "tile_out_pitch": self.phases * p.out[1] * size,
             "phases": self.phases,

@@ -42,7 +42,6 @@ FRAME = (
     "out_pitch",
     "block",
     "block_lines",
-    "chunk",
     "tile_pitch",
     "tile_out_pitch",
     "phases",
@@ -112,7 +111,7 @@ def write_task(code, dtype, shifted):
                 filter_rows(code, shared, kind, entry["inside"], strip, at, first, weights, scratch + shared["patch"])
 
             code.loop(shared["terms"], term)
-            _filter_columns(code, shared, kind, entry, strip, scratch, out + entry["out"], which)
+            _filter_columns(code, shared, entry, strip, scratch, out + entry["out"], which)
 
         code.loop((band + 8).load(), segment, start=band.load())
 
@@ -207,25 +206,20 @@ def _staged_rows(code, shared, kind, count, strip, source, lines, weights, patch
     code.loop(count, some, step=STAGED_LINES)
 
 
-def _filter_columns(code, shared, kind, entry, strip, lines, out, which):
-    """The output rows of a segment, some columns after the other; with a dilation, tiles take every so many-th row."""
+def _filter_columns(code, shared, entry, strip, lines, out, which):
+    """The output rows of a segment, block by block; with a dilation, tiles take every so many-th row."""
     blocks = (entry["rows"] + (shared["block"] - 1)) // shared["block"]
 
-    def chunk(x):
-        columns = (strip["columns"] - x).least(shared["chunk"])
+    def block(b):
+        def phase(f):
+            line, row = b * shared["block_lines"] + f * shared["phase_lines"], b * shared["block"] + f
+            rows = (entry["rows"] - row + (shared["phases"] - 1)) // shared["phases"]
+            at, to = lines + line * shared["ring_pitch"], out + row * shared["out_pitch"]
+            _column_tile(code, shared, which, at, to, rows, strip["columns"])
 
-        def block(b):
-            def phase(f):
-                line, row = b * shared["block_lines"] + f * shared["phase_lines"], b * shared["block"] + f
-                at = lines + line * shared["ring_pitch"] + x * kind.itemsize
-                rows = (entry["rows"] - row + (shared["phases"] - 1)) // shared["phases"]
-                _column_tile(code, shared, which, at, out + row * shared["out_pitch"] + x * kind.itemsize, rows, columns)
+        code.loop(shared["phases"].least(entry["rows"] - b * shared["block"]), phase)
 
-            code.loop(shared["phases"].least(entry["rows"] - b * shared["block"]), phase)
-
-        code.loop(blocks, block)
-
-    code.loop(strip["columns"], chunk, step=shared["chunk"])
+    code.loop(blocks, block)
 
 
 def _column_tile(code, shared, which, lines, out, rows, columns):
