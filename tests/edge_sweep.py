@@ -20,10 +20,30 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
-from convbench.engines.jit import dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep
+from convbench.engines.jit import (
+    dense,
+    dense_frame,
+    frames,
+    separable,
+    wide,
+    wide_layout,
+    wide_planes,
+    wide_steps,
+    wide_sweep,
+)
+from convbench.engines.lowrank import factorise
 from convbench.verify import expected, measured_error
 
-FAMILIES = ("dense", "dense in blocks of k", "wide rows", "wide planes", "wide sweeps", "wide sweeps past the caches")
+FAMILIES = (
+    "dense",
+    "dense in blocks of k",
+    "wide rows",
+    "wide planes",
+    "wide sweeps",
+    "wide sweeps past the caches",
+    "separable",
+)
+MODULES = (dense, dense_frame, frames, separable, wide, wide_layout, wide_planes, wide_steps, wide_sweep)
 EXAMPLES = 60
 MOST_MACS = 300_000
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
@@ -125,6 +145,20 @@ def sweep_specs(draw):
     return _spec(draw, draw(st.integers(1, 4)), 1, draw(st.integers(1, 2)), axes)
 
 
+@st.composite
+def separable_specs(draw):
+    """Images and volumes of any kernel: of full rank, which is several terms."""
+    ndim, groups = draw(st.integers(2, 3)), draw(st.sampled_from((1, 1, 3)))
+    axes = _axes(draw, ndim, {2: 24, 3: 4}, {2: 90, 3: 9}, (1, 1, 1, 2, 3, 9), draw(st.sampled_from((0, 2, 20))))
+    axes = [axis if n < ndim - 1 else (axis[0] + axis[1] * axis[3], *axis[1:]) for n, axis in enumerate(axes)]
+    return _spec(draw, groups, draw(st.integers(1, 2)), draw(st.integers(1, 2)), axes)
+
+
+def separable_plan(spec, weight, bias, isa):
+    """A plan of all the terms of `weight`."""
+    return separable.plan(spec, factorise(weight, 0.0).axes, bias, isa=isa)
+
+
 def _spec(draw, groups, channels, filters, axes, formats=("channels_first",)):
     spatial, kernel, stride, dilation, padding = zip(*axes, strict=True)
     return ConvSpec(
@@ -152,8 +186,8 @@ def stand(values, memory_format, at_end):
     return array, rest
 
 
-def check(spec, level, make, at_end, with_bias, seed):
-    """Plan and compute `spec`, and compare with the reference."""
+def check(spec, level, make, engine, at_end, with_bias, seed):
+    """Plan and compute `spec`, and compare with the reference by the engine's rule."""
     rng = np.random.default_rng(seed)
     shapes = spec.input_shape, spec.weight_shape, (spec.out_channels,)
     x, weight, bias = (rng.uniform(-1, 1, shape).astype(spec.dtype) for shape in shapes)
@@ -166,14 +200,14 @@ def check(spec, level, make, at_end, with_bias, seed):
     for out_at_end in (at_end, not at_end):
         out, rest = stand(np.full(spec.output_shape, np.nan, spec.dtype), spec.memory_format, out_at_end)
         plan(x, out)
-        error = measured_error("componentwise", out, exact + column, scale + abs(column))
-        assert error <= registry.get("direct").error_bound(spec), f"{spec} at {level}: error {error}"
+        error = measured_error(engine.error_measure, out, exact + column, scale + abs(column))
+        assert error <= engine.error_bound(spec), f"{spec} at {level}: error {error}"
         assert (rest == FILL).all(), f"{spec} at {level}: wrote beside the output"
 
 
 def sweep(family, level, count=None):
     """Check `count` random problems of a family of kernels at an instruction set level."""
-    for module in (dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
+    for module in MODULES:
         module.np = GuardedNumPy()
     if family == "dense in blocks of k":
         dense.cache_bytes = lambda: SMALL_CACHE
@@ -185,7 +219,9 @@ def sweep(family, level, count=None):
             way.suits = lambda *_: False
     problems = {"rows": row_specs, "planes": plane_specs, "sweeps": sweep_specs}
     problems = problems[family.split()[1]]() if family.startswith("wide") else dense_specs()
-    make = wide.WidePlan if family.startswith("wide") else dense.DensePlan
+    make, engine = wide.WidePlan if family.startswith("wide") else dense.DensePlan, registry.get("direct")
+    if family == "separable":
+        problems, make, engine = separable_specs(), separable_plan, registry.get("separable")
     limits = settings(
         max_examples=count or EXAMPLES,
         derandomize=not count,
@@ -199,7 +235,7 @@ def sweep(family, level, count=None):
     def run(spec, at_end, with_bias, seed):
         assume(0 < spec.macs < MOST_MACS)
         print(f"{spec} {spec.dtype} {spec.memory_format} at_end={at_end} bias={with_bias} seed={seed}", flush=True)
-        check(spec, level, make, at_end, with_bias, seed)
+        check(spec, level, make, engine, at_end, with_bias, seed)
 
     run()
 

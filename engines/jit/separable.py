@@ -326,9 +326,9 @@ class Layout:
             "image_table": np.array(p.filters, np.int64),
             "source_table": np.array(p.sources, np.int64) * (math.prod(p.size) * size),
             "row_weights": np.array(rows) if self.shifted else self.row_steps.pack(rows),
-            "row_offsets": (phase * self.phase_pitch + shift) * size,
+            "row_offsets": np.array((phase * self.phase_pitch + shift) * size),
             "column_weights": self.column_steps.pack(columns),
-            "column_offsets": lines * self.pitch * size,
+            "column_offsets": np.array(lines * self.pitch * size),
             "bias": np.array(p.bias, p.dtype),
             "zero": np.zeros(1, p.dtype),
         }
@@ -355,7 +355,7 @@ class Layout:
         low, high, vectors = np.array(self.strips)[:, -3:].T
         bits = [np.arange(count * self.lanes) for count in vectors]
         bits = [((a <= n) & (n < b)).reshape(-1, self.lanes) for n, a, b in zip(bits, low, high, strict=True)]
-        return np.packbits(np.concatenate(bits), axis=1, bitorder="little")
+        return np.array(np.packbits(np.concatenate(bits), axis=1, bitorder="little"))
 
     def _bands(self):
         """First segment of every band of output rows, with their number behind; and all segments."""
