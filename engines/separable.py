@@ -31,6 +31,15 @@ SEPARATING_ROUNDINGS = 16  # of float64, which factors are computed in
 TRUNCATED_SHARE = 0.5
 FACTOR_ROUNDINGS = 2  # of a product's two factors
 LANE_BYTES = 64
+# What passes cost, in multiply-adds of whole vectors at the processor's peak, on the scale of `direct`'s model: both
+# are 2.7 times too fast on the machine of the fit (550 random problems, 2-core Cascade Lake VM, 2026-11).
+ROW = 4.5  # a vector of a filtered line, besides its products
+ROW_TAP = 1.75  # a product along a row: the inputs must be shifted
+COLUMN_TAP = 1.07
+CALL_SECONDS = 1e-6
+SPREAD = 16.5  # a vector of a line whose columns have a stride: they are sorted first
+MEMORY = 0.42  # of the time that the arrays take through memory, the part that nothing else hides
+SWEPT_TAPS = 12  # 3×3: `direct` sweeps them at the speed of memory, in 0.5 to 0.8 of the time that two passes take
 
 
 class Separable(Engine):
@@ -78,12 +87,21 @@ class Separable(Engine):
         return rounded * self._factors.growth + self._factors.truncation
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
-        """Multiply-adds of all passes, or the arrays through memory."""
-        terms = self._terms(spec)
-        work = 2 * math.prod(spec.output_shape) * terms * sum(spec.kernel)
-        return machine.call_seconds + max(
-            work / (0.4 * machine.peak_flops(spec.dtype)), spec.data_bytes / machine.bandwidth
-        )
+        """Vectors of all passes at the peak, and a part of the arrays' way through memory."""
+        lanes = LANE_BYTES // spec.itemsize
+        rows, width = spec.output_spatial[-2], -(-spec.output_spatial[-1] // lanes)
+        terms = spec.batch * spec.out_channels * self._terms(spec)
+        lines = spec.spatial[-2] + sum(spec.padding[-2])
+        row_pass = ROW + ROW_TAP * spec.kernel[-1] + (SPREAD if spec.stride[-1] > 1 else 0)
+        work = terms * width * (lines * row_pass + rows * COLUMN_TAP * spec.kernel[-2])
+        moved = spec.data_bytes
+        if spec.ndim == 3:
+            depth = spec.spatial[0]
+            work = depth * work + terms * rows * width * (depth * ROW + spec.output_spatial[0] * spec.kernel[0])
+            moved += 2 * terms * depth * math.prod(spec.output_spatial[1:]) * spec.itemsize
+        share = MEMORY if math.prod(spec.kernel) > SWEPT_TAPS else 1
+        seconds = 2 * lanes * work / machine.peak_flops(spec.dtype) + share * moved / machine.bandwidth
+        return CALL_SECONDS + seconds
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Factors, unless the judge had them; tiles generated where they are not there yet."""

@@ -229,13 +229,13 @@ def test_what_is_left_out_stays_within_the_tolerance(dtype):
 
 
 def test_rtol_decides_how_many_terms_the_judge_takes():
-    kernel = kernels.gaussian(3.0) + 1e-4 * low_rank(image_spec(np.zeros((25, 25)), "float64"), 8)[0, 0]
+    kernel = kernels.gaussian(3.0) + 1e-6 * low_rank(image_spec(np.zeros((25, 25)), "float64"), 8)[0, 0]
     layers = [convbench.Conv2d(kernel[None, None], padding="same", rtol=rtol) for rtol in (1e-2, None)]
     x = np.random.default_rng(9).random((1, 512, 512))
     exact = convbench.conv2d(x, kernel[None, None], padding="same", engine="direct")
     loose, tight = (np.linalg.norm(layer(x) - exact) / np.linalg.norm(exact) for layer in layers)
     assert layers[0].selection(x.shape).engine == "separable"
-    assert 1e-12 < loose <= 1e-2
+    assert 1e-9 < loose <= 1e-2
     assert tight < 1e-12
 
 
