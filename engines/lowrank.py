@@ -133,7 +133,7 @@ def _cross(matrix):
 
 
 def _falls(left, allowed, most):
-    """Whether what the first cross left vanishes within `most` crosses: Gaussian elimination, far below an SVD's cost."""
+    """Whether what the first cross left vanishes within `most` crosses: Gaussian elimination, cheaper than an SVD."""
     for _ in range(most - 1):
         i, j = np.unravel_index(np.abs(left).argmax(), left.shape)
         left = left - np.outer(left[:, j], left[i] / left[i, j])
