@@ -45,6 +45,8 @@ class Factors:
 def factorise(weight: np.ndarray, tolerance: float, most: int | None = None) -> Factors | None:
     """The factors of a weight (O, C, *kernel), or None where a pair of channels needs more than `most` terms.
 
+    NaN and Inf have no factors either.
+
     Parameters
     ----------
     weight : ndarray
@@ -55,10 +57,12 @@ def factorise(weight: np.ndarray, tolerance: float, most: int | None = None) -> 
     """
     pairs = weight.shape[:2]
     kernels = weight.reshape(-1, *weight.shape[2:])
-    if most is not None and (len(kernels) > MOST_PAIRS or not np.isfinite(weight).all()):
+    if most is not None and len(kernels) > MOST_PAIRS:
         return None
     found, truncation, growth = [], 0.0, 1.0
     for kernel in kernels:
+        if not np.isfinite(kernel).all():
+            return None
         kernel = kernel.astype(np.float64)
         terms = _terms(kernel, tolerance / (kernel.ndim - 1), most)
         if terms is None or (most is not None and len(terms) > most):

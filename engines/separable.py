@@ -105,11 +105,11 @@ class Separable(Engine):
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Factors, unless the judge had them; tiles generated where they are not there yet."""
-        if not (np.isfinite(weight).all() and generates_code()):  # NaN and Inf have no factors
+        factors = self._factors or factorise(weight, _tolerance(spec, None))
+        if factors is None or not generates_code():  # NaN and Inf have no factors
             return Direct().plan(spec, weight, bias)
         from .jit.separable import plan
 
-        factors = self._factors or factorise(weight, _tolerance(spec, None))
         return plan(spec, factors.axes, bias)
 
     def _terms(self, spec):

@@ -224,9 +224,10 @@ class OpenCVSeparable(OpenCV):
         """The factors are found before."""
         import cv2
 
-        if super().prepare(spec, x, weight, threads) is None:
+        factors = _factors(weight[0, 0])
+        if super().prepare(spec, x, weight, threads) is None or factors is None:
             return None
-        image, (column, row) = x[0, 0], _factors(weight[0, 0])
+        image, (column, row) = x[0, 0], factors
         return lambda: cv2.sepFilter2D(image, -1, row, column, borderType=cv2.BORDER_CONSTANT)[None, None]
 
 
@@ -240,9 +241,10 @@ class SciPySeparable(Peer):
         """The factors are found before."""
         from scipy import ndimage
 
-        if spec.ndim != 2 or _mode(spec) != "same":
+        factors = _factors(weight[0, 0])
+        if spec.ndim != 2 or _mode(spec) != "same" or factors is None:
             return None
-        image, (column, row) = x[0, 0], _factors(weight[0, 0])
+        image, (column, row) = x[0, 0], factors
 
         def both():
             lines = ndimage.correlate1d(image, row, 1, mode="constant")
@@ -252,9 +254,12 @@ class SciPySeparable(Peer):
 
 
 def _factors(kernel):
-    """Column and row of a kernel that is their product: those through its largest element."""
+    """Column and row of a kernel that is their product, those through its largest element; None for any other."""
+    if kernel.ndim != 2:
+        return None
     i, j = np.unravel_index(np.abs(kernel).argmax(), kernel.shape)
-    return np.ascontiguousarray(kernel[:, j]), kernel[i] / kernel[i, j]
+    column, row = np.ascontiguousarray(kernel[:, j]), kernel[i] / kernel[i, j]
+    return (column, row) if np.allclose(np.outer(column, row), kernel, rtol=1e-5, atol=0) else None
 
 
 class NumPy(Peer):
