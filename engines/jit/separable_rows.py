@@ -2,9 +2,9 @@
 
     line[x] = sum over j of  weight[j] * input[x + d j]
 
-A vector of inputs that begins at another column than its memory's lines costs two loads, so vectors are loaded
-once, side by side, and shifted in registers: taps at the same distance from a whole vector share the shift.
-Columns beside the image are left out by masks.
+A vector of 64 bytes that lies across two cache lines takes two cycles to load, so vectors are loaded once, side by
+side, and shifted in registers: taps at the same distance from a whole vector share the shift.  Columns beside the
+image are left out by masks.
 """
 
 from llvmlite import ir
