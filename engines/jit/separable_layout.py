@@ -18,15 +18,15 @@ from .wide_steps import CHANNEL, KX, KY, REGISTERS_PER_TAP, Geometry, Steps, cho
 STAGED_VECTORS = 16
 COLUMN_ROWS = 16
 SPARE_REGISTERS = 2
-#: Vectors that a row of taps spans at most to be shifted in registers.  512 x 512 with k = 31, 51, 101: 0.37, 0.46, 0.79
-#: ms shifted, 0.34, 0.43, 0.67 staged, and the code of 51 taps takes 160 ms to compile instead of 40.
+#: Vectors that a row of taps spans at most to be shifted in registers.  512 x 512 with k = 31, 51, 101: 0.37, 0.46,
+#: 0.79 ms shifted, 0.34, 0.43, 0.67 staged, and the code of 51 taps takes 160 ms to compile instead of 40.
 MOST_REACH = 2
-#: Bytes of the lines of a strip, all terms together, about, and of one of them at least and at most.  4096 x 4096, k = 5:
-#: 15.9 ms with strips of 1 KiB, 12.4 with 4 KiB (a memory page); 1024 x 1024, k = 31: 1.03 ms and 1.11.
+#: Bytes of the lines of a strip, all terms together, about, and of one of them at least and at most.  4096 x 4096,
+#: k = 5: 15.9 ms with strips of 1 KiB, 12.4 with 4 KiB (a memory page); 1024 x 1024, k = 31: 1.03 ms and 1.11.
 RING_BYTES = 192 << 10
 STRIP_BYTES = 1024, 4096
-#: Output rows of a segment: that many times the lines that it shares with the next (4096 x 4096, k = 31: 17.9 ms with 2,
-#: 20.3 with 1).
+#: Output rows of a segment: that many times the lines that it shares with the next (4096 x 4096, k = 31: 17.9 ms with
+#: 2, 20.3 with 1).
 SEGMENT_SHARE = 2
 #: A band of output rows repeats the lines that it shares with the one above: that many times fewer than its own.
 #: 512 x 512, k = 31: 0.25 ms with 4, 0.27 with 2, 0.32 with 1.
