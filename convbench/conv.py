@@ -201,7 +201,11 @@ class _Conv:
         return pairs, ConvSpec.from_shapes((*shape[:2], *padded), self.weight.shape, **options)
 
     def _select(self, spec):
-        return selection.select(spec, **self._judging)
+        return selection.select(spec, weight=self._kernels(), **self._judging)
+
+    def _kernels(self):
+        """The weight as engines see it."""
+        return self.weight[(..., *(slice(None, None, -1),) * self.ndim)] if self.flip else self.weight
 
     def _prepare(self, x, key, out):
         batched = self._is_batched(x.shape)
@@ -214,8 +218,9 @@ class _Conv:
         if out is not None:
             self._check_output(out, shape)
         chosen = self._select(spec)
-        weight = self.weight[(..., *(slice(None, None, -1),) * self.ndim)] if self.flip else self.weight
-        plan = planning.make_plan(registry.get(chosen.engine), spec, weight, self.bias)
+        weight = self._kernels()
+        engine = planning.for_weight(registry.get(chosen.engine), spec, weight, self._judging["rtol"])
+        plan = planning.make_plan(engine, spec, weight, self.bias)
         dense = pads is None and x.dtype.isnative and _lies_as(full, memory_format)
         prepared = _Prepared(spec, plan, shape, chosen, pads, dense, batched)
         self._prepared[key] = prepared

@@ -56,6 +56,9 @@ class Engine(abc.ABC):
         interface adds the bias afterwards.
     automatic : bool
         ``engine="auto"`` may pick it.  The living definition says no: it is the judge's yardstick.
+    variant : str
+        What sets an engine of `for_weight` apart from the one that any weight gets, in a few words:
+        timings are recorded for each variant.
     """
 
     name: str = ""
@@ -67,6 +70,7 @@ class Engine(abc.ABC):
     propagates_nonfinite: bool = True
     fuses_bias: bool = False
     automatic: bool = True
+    variant: str = ""
 
     @abc.abstractmethod
     def why_unsupported(self, spec: ConvSpec) -> str | None:
@@ -78,6 +82,16 @@ class Engine(abc.ABC):
 
         The caller may change `weight` afterwards: a plan that needs it keeps a copy.
         """
+
+    def for_weight(self, spec: ConvSpec, weight: np.ndarray, rtol: float | None = None) -> Engine:
+        """This engine as it computes `spec` with this very weight; itself where only the shape matters.
+
+        An engine whose speed depends on the weight's elements answers here with another engine of the same name,
+        which estimates and plans for this weight alone and says so in its `variant`.  Where it finds nothing to
+        gain it returns itself, at next to no cost.  `rtol` is the error bound that the caller accepts: how far the
+        weight may be approximated, as long as `error_bound` contains it.
+        """
+        return self
 
     def takes_channels_last(self, spec: ConvSpec) -> bool:
         """Whether `spec`, in channels-last memory, is planned natively.  If not, the interface transposes."""

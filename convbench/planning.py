@@ -18,6 +18,14 @@ def engine_spec(engine: Engine, spec: ConvSpec) -> ConvSpec:
     return spec
 
 
+def for_weight(engine: Engine, spec: ConvSpec, weight: np.ndarray, rtol: float | None = None) -> Engine:
+    """`engine` as it computes `spec` with this very weight; itself where it does not compute it at all."""
+    inner = engine_spec(engine, spec)
+    if spec.is_empty or engine.why_unsupported(inner) is not None:
+        return engine
+    return engine.for_weight(inner, weight, rtol)
+
+
 def workspace_bytes(engine: Engine, spec: ConvSpec) -> int:
     """What a plan of `engine` needs beside input, weight and output, transposed copies included."""
     inner = engine_spec(engine, spec)

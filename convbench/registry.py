@@ -15,7 +15,15 @@ from types import MappingProxyType
 from convbench.engine import Engine
 
 ENTRY_POINT_GROUP = "convbench.engines"
-_METHODS = ("why_unsupported", "plan", "takes_channels_last", "workspace_bytes", "error_bound", "predict_seconds")
+_METHODS = (
+    "why_unsupported",
+    "plan",
+    "for_weight",
+    "takes_channels_last",
+    "workspace_bytes",
+    "error_bound",
+    "predict_seconds",
+)
 
 # What importing someone else's broken code raises; anything else is a bug here and propagates.
 _PLUGIN_ERRORS = (

@@ -123,6 +123,7 @@ def select(
     engine: str = settings.AUTO,
     rtol: float | None = None,
     max_workspace: int | None = None,
+    weight: np.ndarray | None = None,
 ) -> Selection:
     """Choose the engine for a problem.
 
@@ -140,6 +141,8 @@ def select(
         `Engine.error_measure`).
     max_workspace : int, optional
         The most bytes a plan may need beside input, weight and output.
+    weight : ndarray, optional
+        Of ``spec.weight_shape``: lets engines say what they do with this very weight (`Engine.for_weight`).
 
     Returns
     -------
@@ -158,10 +161,14 @@ def select(
     if not isinstance(engine, str):
         registry.get(engine)  # refuses it with the names there are
     name = settings.default_engine() if engine == settings.AUTO else engine
-    key = (spec, tuning, name, rtol, max_workspace, settings.epoch())
+    engines = registry.engines()
+    if weight is not None:
+        engines = {other: planning.for_weight(known, spec, weight, rtol) for other, known in engines.items()}
+    special = tuple((e.variant, e.error_bound(spec)) for e in engines.values() if e.variant)
+    key = (spec, tuning, name, rtol, max_workspace, special, settings.epoch())
     found = _chosen.get(key)
     if found is None:
-        found = _select(spec, tuning, name, rtol, max_workspace)
+        found = _select(spec, tuning, name, rtol, max_workspace, engines, weight)
         if len(_chosen) >= REMEMBERED:
             _chosen.pop(next(iter(_chosen)), None)
         _chosen[key] = found
@@ -186,29 +193,29 @@ def check_limits(tuning, rtol, max_workspace) -> None:
             raise ValueError(f"{name} {value!r} is not accepted; a finite number of at least 0, or None, is")
 
 
-def _select(spec, tuning, name, rtol, max_workspace) -> Selection:
+def _select(spec, tuning, name, rtol, max_workspace, engines, weight) -> Selection:
     if name != settings.AUTO:
         registry.get(name)
     if spec.is_empty:
-        name = next(iter(registry.engines())) if name == settings.AUTO else name
+        name = next(iter(engines)) if name == settings.AUTO else name
         return Selection(spec, name, "nothing to compute", ())
     judge = partial(_filtered, spec, rtol=rtol, max_workspace=max_workspace, pinned=name)
-    candidates = {other: judge(engine) for other, engine in registry.engines().items()}
+    candidates = {other: judge(engine) for other, engine in engines.items()}
     able = [other for other, candidate in candidates.items() if candidate.refused is None]
     if name != settings.AUTO:
         if name not in able:
             raise ValueError(f"engine {name!r} is refused for {spec}: {candidates[name].refused}")
-        return _selection(spec, name, "pinned", _with_record(candidates, records.load(spec)))
+        return _selection(spec, name, "pinned", _with_record(candidates, records.load(spec), engines))
     if not able:
         reasons = "; ".join(f"{other}: {candidate.refused}" for other, candidate in candidates.items())
         raise ValueError(f"no engine is left for {spec}: {reasons}")
     record = records.load(spec)
-    candidates = _with_record(candidates, record)
+    candidates = _with_record(candidates, record, engines)
     measured = {other: candidates[other].measured for other in able if candidates[other].measured}
     if tuning == "measure":
-        return _measured(spec, candidates, able, measured, record)
+        return _measured(spec, candidates, able, measured, record, engines, weight)
     if measured:
-        return _recorded(spec, measured, record, candidates)
+        return _recorded(spec, measured, record, candidates, engines)
     if tuning == "replay":
         raise NoRecordError(
             f"nothing is recorded for {spec} in {records.directory()}; run 'convbench bench --problem \"{spec}\"' "
@@ -218,9 +225,15 @@ def _select(spec, tuning, name, rtol, max_workspace) -> Selection:
     return _selection(spec, best, "model", candidates)
 
 
-def _recorded(spec, measured, record, candidates) -> Selection:
+def _recorded(spec, measured, record, candidates, engines) -> Selection:
     best = fastest(measured)
-    return _selection(spec, best, "shipped record" if best in record.shipped else "record", candidates)
+    shipped = _recorded_as(engines[best]) in record.shipped
+    return _selection(spec, best, "shipped record" if shipped else "record", candidates)
+
+
+def _recorded_as(engine: Engine) -> str:
+    """An engine's name in records: timings with one weight say nothing of another, where the weight matters."""
+    return f"{engine.name}, {engine.variant}" if engine.variant else engine.name
 
 
 def _filtered(spec, engine: Engine, *, rtol, max_workspace, pinned) -> Candidate:
@@ -256,20 +269,20 @@ def _why_unfit(engine, spec, known, rtol, max_workspace, pinned):
     return None
 
 
-def _with_record(candidates, record):
+def _with_record(candidates, record, engines):
     """The candidates with the timings that a record holds for this version of each engine."""
     timings = record.timings if record else {}
     joined = {}
     for name, candidate in candidates.items():
-        timing = timings.get(name)
-        if timing and candidate.predicted is not None and timing.version == registry.get(name).version:
+        timing = timings.get(_recorded_as(engines[name]))
+        if timing and candidate.predicted is not None and timing.version == engines[name].version:
             measured = Timing(timing.median, timing.q1, timing.q3, timing.samples)
             candidate = replace(candidate, measured=measured, error=timing.error)
         joined[name] = candidate
     return joined
 
 
-def _measured(spec, candidates, able, measured, record) -> Selection:
+def _measured(spec, candidates, able, measured, record, engines, weight) -> Selection:
     """Time what no record has, record it, choose."""
     best = min(candidates[name].predicted for name in able)
     worth = [
@@ -278,8 +291,8 @@ def _measured(spec, candidates, able, measured, record) -> Selection:
         if name not in measured and candidates[name].predicted <= max(HOPELESS * best, CHEAP_SECONDS)
     ]
     if not worth and measured:
-        return _recorded(spec, measured, record, candidates)
-    timings, lacking = time_engines(spec, worth, MEASURE_SECONDS)
+        return _recorded(spec, measured, record, candidates, engines)
+    timings, lacking = time_engines(spec, [engines[name] for name in worth], MEASURE_SECONDS, weight)
     for name, timing in timings.items():
         candidates[name] = replace(candidates[name], measured=timing)
     for name in lacking:
@@ -288,30 +301,32 @@ def _measured(spec, candidates, able, measured, record) -> Selection:
     if not measured:
         raise MemoryError(f"every engine ran out of memory on {spec}")
     if not timings:
-        return _recorded(spec, measured, record, candidates)
-    records.save(spec, {name: _entry(candidates[name]) for name in timings})
+        return _recorded(spec, measured, record, candidates, engines)
+    entries = {_recorded_as(engines[name]): _entry(candidates[name], engines[name].version) for name in timings}
+    records.save(spec, entries)
     incumbent = min(measured, key=lambda name: candidates[name].predicted)
     return _selection(spec, fastest(measured, incumbent), "measurement", candidates)
 
 
-def time_engines(spec: ConvSpec, names, seconds: float) -> tuple[dict[str, Timing], list[str]]:
-    """Time engines on sample data, interleaved; also the names of those that ran out of memory."""
-    x, weight = sample(spec)
+def time_engines(spec: ConvSpec, engines, seconds: float, weight=None) -> tuple[dict[str, Timing], list[str]]:
+    """Time engines on sample data, or a given weight, interleaved; also the names of those that ran out of memory."""
+    x, drawn = sample(spec)
+    weight = drawn if weight is None else weight
     calls: dict[str, Callable] = {}
     lacking = []
-    for name in names:
+    for engine in engines:
         try:
-            plan = planning.make_plan(registry.get(name), spec, weight)
+            plan = planning.make_plan(engine, spec, weight)
             out = empty(spec.output_shape, spec.dtype)
             plan(x, out)
         except MemoryError:
-            lacking.append(name)
+            lacking.append(engine.name)
             continue
-        calls[name] = partial(plan, x, out)
+        calls[engine.name] = partial(plan, x, out)
     return interleaved(calls, seconds) if calls else {}, lacking
 
 
-def _entry(candidate: Candidate) -> records.EngineTiming:
+def _entry(candidate: Candidate, version: str) -> records.EngineTiming:
     timing = candidate.measured
     return records.EngineTiming(
         median=timing.median,
@@ -320,7 +335,7 @@ def _entry(candidate: Candidate) -> records.EngineTiming:
         samples=timing.samples,
         workspace_bytes=candidate.workspace_bytes,
         error=candidate.error,
-        version=registry.get(candidate.engine).version,
+        version=version,
     )
 
 

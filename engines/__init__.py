@@ -13,6 +13,7 @@ BUILTIN = {
     "direct": "convbench.engines.direct:Direct",
     "im2col": "convbench.engines.im2col:Im2col",
     "fft": "convbench.engines.fft:FFT",
+    "separable": "convbench.engines.separable:Separable",
     "toeplitz": "convbench.engines.toeplitz:Toeplitz",
     "reference": "convbench.engines.reference:Reference",
 }

@@ -23,7 +23,18 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
-from convbench.engines.jit import dense, dense_layout, patches, patches_layout, product, wide, wide_planes, wide_sweep
+from convbench.engines.jit import (
+    dense,
+    dense_layout,
+    patches,
+    patches_layout,
+    product,
+    separable,
+    wide,
+    wide_planes,
+    wide_sweep,
+)
+from convbench.engines.lowrank import factorise
 from convbench.verify import expected, measured_error
 
 EXAMPLES = 60
@@ -137,6 +148,20 @@ def sweep_specs(draw):
     return _spec(draw, draw(st.integers(1, 4)), 1, draw(st.integers(1, 2)), axes)
 
 
+@st.composite
+def separable_specs(draw):
+    """Images and volumes of any kernel: of full rank, which is several terms."""
+    ndim, groups = draw(st.integers(2, 3)), draw(st.sampled_from((1, 1, 3)))
+    axes = _axes(draw, ndim, {2: 24, 3: 4}, {2: 90, 3: 9}, (1, 1, 1, 2, 3, 9), draw(st.sampled_from((0, 2, 20))))
+    axes = [axis if n < ndim - 1 else (axis[0] + axis[1] * axis[3], *axis[1:]) for n, axis in enumerate(axes)]
+    return _spec(draw, groups, draw(st.integers(1, 2)), draw(st.integers(1, 2)), axes)
+
+
+def separable_plan(spec, weight, bias, isa):
+    """A plan of all the terms of `weight`."""
+    return separable.plan(spec, factorise(weight, 0.0).axes, bias, isa=isa)
+
+
 def _spec(draw, groups, channels, filters, axes, formats=("channels_first",)):
     spatial, kernel, stride, dilation, padding = zip(*axes, strict=True)
     return ConvSpec(
@@ -175,9 +200,10 @@ def patches_plan(spec, weight, bias, *, wide, isa):
     return call
 
 
-def componentwise(spec):
-    """The direct engine's rule."""
-    return "componentwise", registry.get("direct").error_bound(spec)
+def by_engine(name, spec):
+    """The measure of errors of an engine, and its bound."""
+    engine = registry.get(name)
+    return engine.error_measure, engine.error_bound(spec)
 
 
 @dataclass(frozen=True)
@@ -202,7 +228,7 @@ class Family:
     problems: Callable
     plan: Callable
     prepare: Callable = lambda: None
-    rule: Callable = componentwise
+    rule: Callable = partial(by_engine, "direct")
     most_macs: int = MOST_MACS
     takes: Callable = lambda spec: True
 
@@ -254,6 +280,7 @@ FAMILIES = {
     "wide planes": Family(plane_specs, wide.WidePlan),
     "wide sweeps": Family(sweep_specs, wide.WidePlan),
     "wide sweeps past the caches": Family(sweep_specs, wide.WidePlan, stream),
+    "separable": Family(separable_specs, separable_plan, rule=partial(by_engine, "separable")),
     "patches": Family(partial(dense_specs, first), partial(patches_plan, wide=False)),
     "patches in small blocks": Family(partial(dense_specs, first), partial(patches_plan, wide=False), small_patches),
     "patches of rows": Family(partial(dense_specs, first), partial(patches_plan, wide=True), small_patches),

@@ -209,6 +209,27 @@ def test_peers_compute_the_same(peer, text):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 if spec.dtype == "float32" else 1e-12)
 
 
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if "separable" in peer.name], ids=lambda peer: peer.name)
+@pytest.mark.parametrize("k", [(5, 5), (3, 9)])
+def test_peers_of_separable_kernels_compute_the_same(peer, k):
+    pytest.importorskip(peer.modules[0])
+    rng = np.random.default_rng(1)
+    spec = ConvSpec(1, 1, 1, spatial=(20, 30), kernel=k, padding=tuple(size // 2 for size in k))
+    x, weight = data.sample(spec)
+    assert contest._prepared(peer, spec, x, weight, 1) is None
+    weight[0, 0] = np.outer(rng.uniform(-1, 1, k[0]), rng.uniform(-1, 1, k[1]))
+    expected = np.empty(spec.output_shape, spec.dtype)
+    registry.get("reference").plan(spec, weight)(x, expected)
+    found = np.asarray(contest._prepared(peer, spec, x, weight, 1)())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_group_may_name_its_engine():
+    row = next(row for row in ROWS if row.name == "gaussian-512-k15")
+    found = contest.compare([row], "direct", peers=(), rounds=1).results[0]
+    assert found.engine == "separable"
+
+
 @pytest.mark.parametrize(
     ("name", "texts"),
     [

@@ -10,7 +10,7 @@ from pathlib import Path
 from convbench import registry, settings
 from convbench.compare import contest, crossover, protocol
 from convbench.compare.results import Comparison
-from convbench.compare.rows import Row, chosen
+from convbench.compare.rows import Row, chosen, group_of
 from convbench.spec import ConvSpec
 
 DOCS = Path("docs")
@@ -41,7 +41,7 @@ def check_engine(engine: str, rows: Sequence[Row]) -> None:
     """
     if engine == settings.AUTO:
         return
-    for row in rows:
+    for row in (row for row in rows if not group_of(row).engine):
         reason = registry.get(engine).why_unsupported(ConvSpec.parse(row.text))
         if reason is not None:
             raise ValueError(f"{row.name}: {reason}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from convbench import conv, data, settings
+from convbench import conv, data, kernels, settings
 from convbench.compare import limits, protocol
 from convbench.compare.gauge import machine_gauge
 from convbench.compare.peers import PEERS, Peer, installed
@@ -22,6 +22,7 @@ LAYERS = {1: conv.Conv1d, 2: conv.Conv2d, 3: conv.Conv3d}
 # A peer's result may differ from ours by that much, in the 2-norm: Winograd's rounding fits, a wrong border does not.
 TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
 LOOSE = 1e-2  # half precision
+KERNEL_SIGMAS = 6  # standard deviations that a Gaussian's kernel is wide
 
 Progress = Callable[[str], None]
 
@@ -97,9 +98,10 @@ def run(row: Row, engine: str, peers: Sequence[Peer], threads: int, timer) -> Re
     """
     spec = ConvSpec.parse(row.text)
     x, weight = data.sample(spec)
-    layer = LAYERS[spec.ndim](
-        weight, stride=spec.stride, padding=spec.padding, dilation=spec.dilation, groups=spec.groups, engine=engine
-    )
+    if row.gaussian:
+        weight[...] = kernels.gaussian(spec.kernel[0] / KERNEL_SIGMAS, spec.kernel[0] // 2)
+    options = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation, "groups": spec.groups}
+    layer = LAYERS[spec.ndim](weight, **options, engine=group_of(row).engine or engine)
     ours = layer(x)
     calls, notes = {OURS: lambda: layer(x)}, []
     for peer in peers:

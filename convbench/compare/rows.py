@@ -28,6 +28,8 @@ class Group:
         Those of them that the goal is about.
     mean, floor : float or None
         The goal: geometric mean and least of (the best rival's time / ours).
+    engine : str
+        Who computes ours, whatever engine the others are asked for; empty where it is that one.
     """
 
     key: str
@@ -36,17 +38,22 @@ class Group:
     rivals: tuple[str, ...]
     mean: float | None = None
     floor: float | None = None
+    engine: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One convolution: its name, its group's key, benchdnn's text, where the sizes are from."""
+    """One convolution: its name, its group's key, benchdnn's text, where the sizes are from.
+
+    The weight is a Gaussian where `gaussian` says so, else random numbers.
+    """
 
     name: str
     group: str
     text: str
     source: str
     quick: bool = False
+    gaussian: bool = False
 
 
 _TORCH = ("torch", "torch channels-last")
@@ -64,6 +71,15 @@ GROUPS = (
         3.0,
         1.5,
     ),
+    Group(
+        "separable",
+        "Gaussian filters of images, found to be separable",
+        ("opencv separable", "scipy separable"),
+        ("opencv separable",),
+        2.0,
+        1.0,
+        "auto",
+    ),
     Group("peak", "Share of the multiply-add peak", _TORCH, _TORCH),
     Group("signal", "Short 1-D signals", ("numpy", *_SCIPY, *_NETWORKS), ("numpy", *_SCIPY, *_TORCH)),
     Group("given", "Given problems", ("numpy", *_SCIPY, "opencv", *_NETWORKS), ()),
@@ -71,8 +87,17 @@ GROUPS = (
 
 IMAGE_SIZES = (256, 512, 1024, 2048, 4096)
 IMAGE_KERNELS = (3, 5, 7, 9, 11, 13, 15)
+SEPARABLE_SIZES = (512, 1024, 2048, 4096)
+SEPARABLE_KERNELS = (5, 7, 11, 15, 21, 31, 51, 101)
 BATCHES = (1, 8)
-_QUICK = ("res2a_branch2b-b1", "res5a_branch2c-b1", "mobilenet:conv2_2/dw", "ssd_300_voc0712:fc6", "1d_500x8_same")
+_QUICK = (
+    "res2a_branch2b-b1",
+    "res5a_branch2c-b1",
+    "mobilenet:conv2_2/dw",
+    "ssd_300_voc0712:fc6",
+    "1d_500x8_same",
+    "gaussian-512-k31",
+)
 
 _RESNET = (
     ("res2a_branch1", "ic64ih56oc256oh56kh1ph0"),
@@ -179,6 +204,13 @@ def _images():
             yield f"image-{size}-k{kernel}", text, f"{size}² image, {kernel}×{kernel} filter"
 
 
+def _gaussians():
+    for size in SEPARABLE_SIZES:
+        for kernel in SEPARABLE_KERNELS:
+            text = f"mb1ic1ih{size}oc1oh{size}kh{kernel}ph{kernel // 2}"
+            yield f"gaussian-{size}-k{kernel}", text, f"{size}² image, {kernel}×{kernel} Gaussian"
+
+
 def _peaks():
     for name, text, source in _PEAKS:
         yield f"{name}-f32", text, source
@@ -191,13 +223,14 @@ def _table():
         "dense": (*_resnet(), *_LAYERS),
         "grouped": _SPARSE,
         "image": _images(),
+        "separable": _gaussians(),
         "peak": _peaks(),
         "signal": _SIGNALS,
     }
     for group, entries in parts.items():
         for name, text, source in entries:
             quick = name in _QUICK or name.startswith(("image-512-k", "3x3-64@56"))
-            yield Row(name, group, text, source, quick)
+            yield Row(name, group, text, source, quick, group == "separable")
 
 
 ROWS = tuple(_table())

@@ -15,8 +15,9 @@ import numpy as np
 
 from convbench import settings
 
-from . import parallel, wide_kernel, wide_layout, wide_planes, wide_sweep
+from . import wide_kernel, wide_layout, wide_planes, wide_sweep
 from .compile import address
+from .frames import FramePlan
 from .target import target
 from .vector import Code
 from .wide_steps import Geometry
@@ -27,8 +28,6 @@ DTYPES = ("float32", "float64")
 SMALL = 150_000
 #: Tasks per thread: few enough to cost nothing, enough to even out a disturbed core.
 TASKS_PER_THREAD = 8
-#: Bytes; patches of two threads do not share one.
-CACHE_LINE = 64
 
 
 def why_unsupported(spec):
@@ -40,7 +39,7 @@ def why_unsupported(spec):
     return None
 
 
-class WidePlan:
+class WidePlan(FramePlan):
     """One convolution, ready to run.
 
     Parameters
@@ -71,44 +70,9 @@ class WidePlan:
         work = geometry.batch * math.prod(geometry.out) * weight.size
         threads = 1 if work < SMALL else settings.get_num_threads()
         prepare = _way(geometry, machine)
-        task, names, words, blocks, scratch_bytes, self._arrays = prepare(geometry, machine, weight, bias)
-        self._tasks = min(blocks, threads * TASKS_PER_THREAD) if threads > 1 else 1
-        self._scratch_bytes = -(-scratch_bytes // CACHE_LINE) * CACHE_LINE + 2 * CACHE_LINE
-        words.update({name: array.ctypes.data for name, array in self._arrays.items()})
-        words.update(tasks=self._tasks, scratch_bytes=self._scratch_bytes, scratch=0)
-        self._words = np.array([0] * parallel.FRAME_HEAD + [words[name] for name in names], np.int64)
-        self._words[[parallel.FRAME_FUNCTION // 8, parallel.FRAME_TASKS // 8]] = task, self._tasks
-        self._scratch_word = parallel.FRAME_HEAD + names.index("scratch")
-        self._call = parallel.caller()
-        self._frames = [self._new_frame(1)]
-
-    def _new_frame(self, threads):
-        """What one call at a time owns: its words' address, threads it has scratch for, words and scratch."""
-        # Zeros, because tiles multiply what lies between staged rows, too, and drop it: with denormal numbers
-        # there, 14x14 layers of 3x3 took 564 instead of 16 us (Cascade Lake, 2026-11).
-        scratch = np.zeros(self._scratch_bytes * threads + CACHE_LINE, np.uint8)
-        words = self._words.copy()
-        words[parallel.FRAME_THREADS // 8] = threads
-        words[self._scratch_word] = scratch.ctypes.data + -scratch.ctypes.data % CACHE_LINE
-        return words.ctypes.data, threads, words, scratch
-
-    @property
-    def nbytes(self):
-        """Bytes that the plan holds."""
-        frames = (array for frame in self._frames for array in frame[2:])
-        return sum(array.nbytes for array in (*self._arrays.values(), *frames))
-
-    def __call__(self, x, out):
-        """Compute the convolution of `x` into `out`, both C-contiguous in NC... order; nothing is checked."""
-        threads = parallel.ready() if self._tasks > 1 else 1
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = self._new_frame(threads)
-        if frame[1] < threads:
-            frame = self._new_frame(threads)
-        self._call(frame[0], id(x), id(out))
-        self._frames.append(frame)
+        task, names, words, blocks, scratch_bytes, arrays = prepare(geometry, machine, weight, bias)
+        tasks = min(blocks, threads * TASKS_PER_THREAD) if threads > 1 else 1
+        super().__init__(task, names, words, arrays, tasks, scratch_bytes)
 
 
 def _way(geometry, machine):
