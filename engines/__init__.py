@@ -10,6 +10,7 @@ import sys
 from types import ModuleType
 
 BUILTIN = {
+    "winograd": "convbench.engines.winograd:Winograd",
     "direct": "convbench.engines.direct:Direct",
     "im2col": "convbench.engines.im2col:Im2col",
     "fft": "convbench.engines.fft:FFT",
