@@ -1,11 +1,16 @@
-"""Winograd's minimal filtering, fused: every task transforms, multiplies and transforms back what its cache holds.
+"""Winograd's minimal filtering: transform tiles, one matrix product per frequency, transform back.
 
     y = Aᵀ [ sum over c of (G g Gᵀ) ⊙ (Bᵀ d B) ] A
 
-for tiles of d that overlap by r - 1 (`winograd_matrices`).  A task is a block of tiles (`winograd_layout`) and a
-range of output channels; the transformed input of its block stays in the L2 cache while the weights of
-each register block of channels stream past, frequency by frequency, and the sums of a few channels are transformed
-back while they are in the cache (`winograd_kernel`).
+for tiles of d that overlap by r - 1 (`winograd_matrices`), in blocks of whole vectors of tiles
+(`winograd_layout`), by generated code (`winograd_kernel`).  Two ways of doing it:
+
+fused   a task takes a block through all three steps; its transformed input stays in the L2 cache, while the
+        weights of a few output channels after the other stream past.
+shared  three rounds of tasks over more tiles at once: blocks are transformed, then each task multiplies all of
+        them at some frequencies, whose weights it alone reads, then blocks are transformed back.
+
+Fused wins while two or three vectors of tiles fit the L2 cache with all their channels.
 """
 
 import itertools
@@ -33,6 +38,14 @@ SPARE_REGISTERS = 2
 MOST_FILTERS = 28
 
 
+#: Bytes of V and M together in a shared round: they should stay in the last-level cache.
+SHARED_BYTES = 12 << 20
+#: Part of the L2 cache for V of all blocks of a round at one frequency.
+FREQUENCY_SHARE = 0.5
+#: Tasks per thread that even out delays.
+TASKS_PER_THREAD = 4
+
+
 class WinogradPlan:
     """A planned convolution: ``plan(x, out)`` computes and says whether every number was finite.
 
@@ -57,7 +70,7 @@ class WinogradPlan:
     Concurrent calls are safe; each takes scratch of its own.
     """
 
-    def __init__(self, spec, weight, bias=None, *, outputs, isa=None):
+    def __init__(self, spec, weight, bias=None, *, outputs, fused=None, isa=None):
         self._target = target(isa)
         self._itemsize, self._lanes = spec.itemsize, self._target.lanes(spec.dtype)
         self._plane = Plane.of(spec)
@@ -65,14 +78,16 @@ class WinogradPlan:
         sizes = (1,) * (2 - spec.ndim) + tuple(outputs)
         self._form = kernels.Form(*zip(sizes, taps, strict=True), spec.dtype)
         self._group = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+        self._threads = settings.get_num_threads()
+        self._fused = self._fits() >= 2 if fused is None else fused
         self._vectors = self._blocks_of_vectors()
         self._filters = self._blocks_of_filters()
+        self._rounds = [range(len(self._vectors))] if self._fused else self._blocks_of_rounds()
         self._tabulate()
         self._pack(np.asarray(weight, np.float64).reshape(*weight.shape[:2], *taps), bias)
-        self._tasks = self._task_table()
+        self._steps = self._fused_steps() if self._fused else self._shared_steps()
         self._call = parallel.caller()
         self._frames = [self._new_frame()]
-        self._scratch_bytes = self._frames[0][2].nbytes
 
     def __call__(self, x, out):
         """Compute `out` from `x`, both C-contiguous; true if all outputs are finite (others may be wrong)."""
@@ -81,27 +96,45 @@ class WinogradPlan:
             frame = self._frames.pop()
         except IndexError:
             frame = self._new_frame()
-        if frame[1] < threads:
+        if frame.threads < threads:
             frame = self._new_frame()
-        self._call(frame[0], id(x), id(out))
-        finite = not frame[3].any()
+        for address in frame.addresses:
+            self._call(address, id(x), id(out))
+        finite = not frame.flags.any()
         self._frames.append(frame)
         return finite
 
     @property
     def nbytes(self):
         """Bytes that the plan holds."""
-        return sum(array.nbytes for array in self._arrays.values()) + self._scratch_bytes
+        return sum(array.nbytes for array in self._arrays.values()) + self._frames[0].nbytes
+
+    def _fits(self):
+        """Vectors of tiles whose transformed input fits a part of the L2 cache."""
+        bytes_of_vector = math.prod(self._form.products) * self._group[0] * self._target.vector_bytes
+        return int(BLOCK_SHARE * cache_bytes() / bytes_of_vector)
 
     def _blocks_of_vectors(self):
         """Vectors of each block of tiles."""
         height, width = self._plane.tiles(self._form)
         total = math.ceil(self._plane.batch * height * width / self._lanes)
-        bytes_of_vector = math.prod(self._form.products) * self._group[0] * self._target.vector_bytes
-        most = max(1, min(MOST_VECTORS, int(BLOCK_SHARE * cache_bytes() / bytes_of_vector)))
-        threads = settings.get_num_threads()
-        count = max(math.ceil(total / most), min(total, threads))
-        return parts(total, math.ceil(count / threads) * threads if total >= threads * math.ceil(count / threads) else count)
+        if not self._fused:
+            return parts(total, math.ceil(total / min(MOST_VECTORS, total)))
+        count = math.ceil(total / max(1, min(MOST_VECTORS, self._fits())))
+        even = math.ceil(count / self._threads) * self._threads  # as many blocks for each thread
+        return parts(total, even if even <= total else total)
+
+    def _blocks_of_rounds(self):
+        """Ranges of blocks whose V and M stay in the last-level cache, and V of a frequency in the second."""
+        products, width = math.prod(self._form.products), self._target.vector_bytes
+        most = min(
+            SHARED_BYTES // (products * sum(self._group) * width),
+            int(FREQUENCY_SHARE * cache_bytes()) // (self._group[0] * width),
+        )
+        blocks = len(self._vectors)
+        count = min(blocks, math.ceil(sum(self._vectors) / max(1, most)))
+        ends = np.cumsum(parts(blocks, count)).tolist()
+        return [range(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
 
     def _blocks_of_filters(self):
         """Output channels of each register block of a group."""
@@ -130,9 +163,14 @@ class WinogradPlan:
             "vectors": vectors,
             "bytes": width,
             "v_frequency": self._group[0] * width + ALIGN,
-            "m_frequency": max(self._filters) * width + ALIGN,
+            "m_frequency": (max(self._filters) if self._fused else self._group[1]) * width + ALIGN,
             "kernel": np.searchsorted(sizes, vectors) * len(kinds),
         }
+        for name in ("v", "m"):
+            sizes_of = math.prod(form.products) * fields[f"{name}_frequency"]
+            ends = np.cumsum(sizes_of) - sizes_of
+            starts = np.repeat([ends[blocks[0]] for blocks in self._rounds], [len(blocks) for blocks in self._rounds])
+            fields[name] = 0 * ends if self._fused else ends - starts
         addresses = [
             kernels.multiply_address(size, kind, form.dtype, self._target) for size in sizes for kind in kinds
         ]
@@ -142,85 +180,153 @@ class WinogradPlan:
             "blocks": table(kernels.BLOCK, fields),
             "kernels": np.array(addresses, np.int64),
         }
-        self._v_bytes, self._m_bytes = (
-            math.prod(form.products) * int(fields[name].max()) for name in ("v_frequency", "m_frequency")
-        )
+        self._bytes = {
+            name: int((fields[name] + math.prod(form.products) * fields[f"{name}_frequency"]).max()) for name in "vm"
+        }
 
     def _pack(self, weight, bias):
-        """Transformed weights as [group][register block][frequency][channel][filter], and the bias."""
+        """Transformed weights as [group][register block][frequency][channel][filter] where fused.
+
+        Shared, frequencies stand before register blocks: each is read in one piece.
+        """
         form, (channels, filters) = self._form, self._group
         both = np.kron(*(numbers(matrices(*axis).g) for axis in (form.down, form.across)))
-        frequencies = len(both)
-        packed = aligned(frequencies * weight[..., 0, 0].size, form.dtype)
-        filled, fields = 0, []
-        ends = np.cumsum(self._filters)
-        kinds = sorted(set(self._filters))
-        for group in range(self._plane.groups):
-            for end, count in zip(ends, self._filters, strict=True):
-                first = group * filters + end - count
-                part = weight[first : first + count].reshape(count, channels, -1)
-                transformed = np.einsum("ft,kct->fck", both, part, optimize=True)
-                packed[filled : filled + transformed.size] = transformed.ravel()
-                fields.append((filled * self._itemsize, channels * count * self._itemsize, end - count, count, kinds.index(count)))
-                filled += transformed.size
+        packed = aligned(len(both) * weight[..., 0, 0].size, form.dtype)
+        kinds, fields = sorted(set(self._filters)), []
+        firsts = np.cumsum(self._filters) - self._filters
+        for group, (first, count) in itertools.product(
+            range(self._plane.groups), zip(firsts, self._filters, strict=True)
+        ):
+            part = weight[group * filters + first :][:count].reshape(count, channels, -1)
+            transformed = np.einsum("ft,kct->fck", both, part, optimize=True).reshape(len(both), -1)
+            frequency = transformed.shape[1] if self._fused else channels * filters
+            start = channels * (len(both) * (group * filters + first) if self._fused else len(both) * group * filters + first)
+            rows = packed[start : start + (len(both) - 1) * frequency + transformed.shape[1]]
+            np.lib.stride_tricks.as_strided(rows, transformed.shape, (frequency * rows.itemsize, rows.itemsize))[:] = transformed
+            fields.append((start * self._itemsize, frequency * self._itemsize, first, count, kinds.index(count)))
         biases = np.zeros(self._plane.out_channels, form.dtype)
         if bias is not None:
             biases[:] = bias
         self._arrays.update(weights=packed, bias=biases, filters=np.array(fields, np.int64))
 
-    def _task_table(self):
-        """A record for each (block of tiles, group, range of filters)."""
+    def _task(self, group, **fields):
+        """A task's record, zero where nothing is said."""
         plane, item = self._plane, self._itemsize
-        per_group = len(self._filters)
-        wanted = settings.get_num_threads()
-        cuts = min(per_group, math.ceil(wanted / (len(self._vectors) * plane.groups)))
-        ends = np.cumsum(parts(per_group, cuts))
-        rows = []
-        for group, block in itertools.product(range(plane.groups), range(len(self._vectors))):
-            for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-                rows.append(
-                    {
-                        "block": block,
-                        "x": group * self._group[0] * math.prod(plane.size) * item,
-                        "out": group * self._group[1] * math.prod(plane.out) * item,
-                        "bias": group * self._group[1] * item,
-                        "filters": group * per_group + begin,
-                        "filters_end": group * per_group + end,
-                        "key": 1 + group * len(self._vectors) + block,
-                    }
-                )
-        return np.array([[row[name] for name in kernels.TASK] for row in rows], np.int64)
+        places = {
+            "x": group * self._group[0] * math.prod(plane.size) * item,
+            "out": group * self._group[1] * math.prod(plane.out) * item,
+            "bias": group * self._group[1] * item,
+        }
+        return [{**places, **fields}.get(name, 0) for name in kernels.TASK]
+
+    def _fused_steps(self):
+        """One round: a task for each (group, block of tiles, range of filters)."""
+        blocks, per_group = range(len(self._vectors)), len(self._filters)
+        pieces = min(per_group, math.ceil(self._threads / (len(blocks) * self._plane.groups)))
+        tasks = [
+            self._task(group, block=block, key=1 + group * len(blocks) + block, **_range("filters", piece, group * per_group))
+            for group, block, piece in itertools.product(range(self._plane.groups), blocks, _pieces(per_group, pieces))
+        ]
+        return [self._step("fused", tasks)]
+
+    def _shared_steps(self):
+        """Three rounds for each (group, range of blocks), one after the other."""
+        steps = []
+        for group, blocks in itertools.product(range(self._plane.groups), self._rounds):
+            steps += [
+                self._step("gather", self._channel_tasks(group, blocks, self._group[0])),
+                self._step("multiply", self._product_tasks(group, blocks)),
+                self._step("scatter", self._channel_tasks(group, blocks, self._group[1])),
+            ]
+        return steps
+
+    def _channel_tasks(self, group, blocks, channels):
+        wanted = math.ceil(TASKS_PER_THREAD * self._threads / len(blocks))
+        pieces = _pieces(channels, min(channels, wanted))
+        return [self._task(group, block=block, **_range("channel", piece)) for block in blocks for piece in pieces]
+
+    def _product_tasks(self, group, blocks):
+        """Frequencies for each thread; where there are few, some filters of them."""
+        frequencies, per_group = math.prod(self._form.products), len(self._filters)
+        wanted = TASKS_PER_THREAD * self._threads
+        pieces = _pieces(per_group, min(per_group, math.ceil(wanted / frequencies)))
+        return [
+            self._task(
+                group,
+                **_range("block", blocks),
+                **_range("filters", piece, group * per_group),
+                **_range("frequency", frequency),
+            )
+            for frequency in _pieces(frequencies, min(frequencies, max(wanted, frequencies)))
+            for piece in pieces
+        ]
+
+    def _step(self, name, tasks):
+        """A driver, its table of tasks, and whether they have flags."""
+        found = np.array(tasks, np.int64)
+        if name in ("fused", "scatter"):
+            column = list(kernels.TASK).index("flag")
+            found[:, column] = np.arange(len(found)) * kernels.SCRATCH_HEAD
+        return kernels.task_address(name, self._target), found
 
     def _new_frame(self):
-        """What one call at a time owns: its words' address, threads it has scratch for, scratch, flags and words."""
-        form, plane, item, threads = self._form, self._plane, self._itemsize, settings.get_num_threads()
-        row_bytes = math.prod(form.products) * max(self._vectors) * self._target.vector_bytes + self._target.vector_bytes
-        v_at = kernels.SCRATCH_HEAD + -(-row_bytes // ALIGN) * ALIGN
-        m_at = v_at + self._v_bytes
-        scratch_bytes = m_at + self._m_bytes + ALIGN
-        scratch = aligned(scratch_bytes * threads // 8, np.int64)
-        flags = aligned(len(self._tasks) * kernels.SCRATCH_HEAD // 4, np.float32)
-        values = {
+        form, plane, item = self._form, self._plane, self._itemsize
+        constants = {
             **{name: array.ctypes.data for name, array in self._arrays.items()},
-            "tasks": self._tasks.ctypes.data,
             "gather": kernels.gather_address(form, self._target),
             "scatter": kernels.scatter_address(form, self._target),
-            "flags": flags.ctypes.data,
-            "scratch": scratch.ctypes.data,
-            "scratch_bytes": scratch_bytes,
             "channels": self._group[0],
             "x_channel": math.prod(plane.size) * item,
             "out_channel": math.prod(plane.out) * item,
             "frequencies": math.prod(form.products),
             "itemsize": item,
-            "row_at": kernels.SCRATCH_HEAD,
-            "v_at": v_at,
-            "m_at": m_at,
         }
-        words = np.zeros(parallel.FRAME_HEAD + len(kernels.FRAME), np.int64)
-        words[parallel.FRAME_FUNCTION // 8] = kernels.task_address(self._target)
-        words[parallel.FRAME_TASKS // 8] = len(self._tasks)
-        words[parallel.FRAME_THREADS // 8] = threads
-        for name, value in values.items():
-            words[kernels.FRAME[name] // 8] = value
-        return words.ctypes.data, threads, scratch, flags, words
+        rows = (math.prod(form.products) * max(self._vectors) + 1) * self._target.vector_bytes
+        return _Frame(constants, self._steps, rows, self._bytes, settings.get_num_threads(), self._fused)
+
+
+def _pieces(count, pieces):
+    """`count` numbers in so many near-equal ranges."""
+    ends = np.cumsum(parts(count, pieces)).tolist()
+    return [range(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _range(name, numbers, base=0):
+    """The two fields of a task that hold a range."""
+    return {name: base + numbers.start, f"{name}_end": base + numbers.stop}
+
+
+class _Frame:
+    """What one call at a time owns: scratch, flags, and the words of every round of tasks."""
+
+    def __init__(self, constants, steps, row_bytes, sizes, threads, fused):
+        self.threads = threads
+        sizes = {name: -(-size // ALIGN) * ALIGN for name, size in sizes.items()}
+        head = kernels.SCRATCH_HEAD + -(-row_bytes // ALIGN) * ALIGN
+        each = head + (sum(sizes.values()) if fused else 0) + ALIGN
+        whole = each * threads + (0 if fused else sum(sizes.values()))
+        self._scratch = aligned(whole // 8, np.int64)
+        self.flags = aligned(max(len(tasks) for _, tasks in steps) * len(steps) * kernels.SCRATCH_HEAD // 4, np.float32)
+        start = self._scratch.ctypes.data
+        v = start + (head if fused else each * threads)
+        constants = {
+            **constants,
+            "scratch": start,
+            "scratch_bytes": each,
+            "v": v,
+            "m": v + sizes["v"],
+            "worker_bytes": each if fused else 0,
+        }
+        self._words = np.zeros((len(steps), parallel.FRAME_HEAD + len(kernels.FRAME)), np.int64)
+        for number, (words, (function, tasks)) in enumerate(zip(self._words, steps, strict=True)):
+            words[parallel.FRAME_FUNCTION // 8], words[parallel.FRAME_TASKS // 8] = function, len(tasks)
+            words[parallel.FRAME_THREADS // 8] = threads
+            flags = self.flags.ctypes.data + number * (self.flags.nbytes // len(steps))
+            for name, value in {**constants, "tasks": tasks.ctypes.data, "flags": flags}.items():
+                words[kernels.FRAME[name] // 8] = value
+        self.addresses = [words.ctypes.data for words in self._words]
+
+    @property
+    def nbytes(self):
+        """Bytes of scratch, flags and words."""
+        return self._scratch.nbytes + self.flags.nbytes + self._words.nbytes

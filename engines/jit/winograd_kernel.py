@@ -25,19 +25,24 @@ def _slots(names, first=0):
     return {name: 8 * number for number, name in enumerate(names.split(), first)}
 
 
-#: What is the same for all tasks of a plan; `*_at` are places in a worker's scratch.
+#: What is the same for all tasks of a plan; V and M are a worker's own where `worker_bytes` is not 0.
 FRAME = _slots(
     "inputs outputs blocks filters tasks kernels gather scatter weights bias flags scratch scratch_bytes "
-    "channels x_channel out_channel frequencies itemsize row_at v_at m_at",
+    "channels x_channel out_channel frequencies itemsize v m worker_bytes",
     FRAME_HEAD,
 )
 #: A block of tiles: its records of input rows (first those that make one row of tiles, then two, ...) and of output
-#: rows, bytes of its vectors and of a frequency in V and M, and its kernels.
-BLOCK = _slots("inputs one two three four outputs output_count vectors bytes v_frequency m_frequency kernel")
+#: rows, bytes of its vectors and of a frequency in V and M, where it lies in V and M, and its kernels.
+BLOCK = _slots(
+    "inputs one two three four outputs output_count vectors bytes v_frequency m_frequency v m kernel"
+)
 #: A register block of output channels: its weights, bytes of a frequency in them, first channel, how many, kernel.
 FILTERS = _slots("weights frequency first count kernel")
-#: A task: a block of tiles, a group's input, output, bias and a range of filters, and the key of its V.
-TASK = _slots("block x out bias filters filters_end key")
+#: A task: blocks of tiles, a group's input, output and bias, ranges of filters, frequencies and channels (what it
+#: does not need is 0), the key of its V, and its flag.
+TASK = _slots(
+    "block block_end x out bias filters filters_end frequency frequency_end channel channel_end key flag"
+)
 #: In front of a worker's scratch: the key of what V holds.
 SCRATCH_HEAD = 64
 
@@ -106,9 +111,9 @@ def multiply_address(vectors, filters, dtype, target):
     return compiler.address("multiply", key, target, lambda module: write_multiply(module, *key, target))
 
 
-def task_address(target):
-    """The compiled driver, ``void task(frame, number, worker)``, the same for every plan."""
-    return compiler.address("task", "winograd", target, lambda module: write_task(module, target))
+def task_address(name, target):
+    """A compiled driver, ``void task(frame, number, worker)``, the same for every plan: see `TASKS`."""
+    return compiler.address("task", ("winograd", name), target, lambda module: TASKS[name](module, target))
 
 
 def write_multiply(module, vectors, filters, dtype, target):
@@ -245,41 +250,118 @@ def _scatter_row(code, form, record, rows_at, width, out, bias, wrong, kind):
     return wrong.fma(together, code.zero(kind))
 
 
-def write_task(module, target):
-    """Write the driver of one task: gather unless this worker's V is already there, then its filters one by one."""
-    code = Code(module, "task", target, "pii")
-    frame, number, worker = code.arguments
-    fixed = _Record(frame, FRAME)
-    task = _Record(fixed.pointer("tasks") + number * (8 * len(TASK)), TASK)
-    block = _Record(fixed.pointer("blocks") + task["block"] * (8 * len(BLOCK)), BLOCK)
-    scratch = fixed.pointer("scratch") + worker * fixed["scratch_bytes"]
-    rows_at, v, m = (scratch + fixed[name] for name in ("row_at", "v_at", "m_at"))
-    channels = fixed["channels"]
-    key = task["key"] + ((frame + FRAME_SERIAL).load() << 32)
+class _Task:
+    """What the drivers have in common: the records of a task, and where its arrays lie."""
+
+    def __init__(self, module, target):
+        self.code = Code(module, "task", target, "pii")
+        self.frame, self.number, self.worker = self.code.arguments
+        self.fixed = _Record(self.frame, FRAME)
+        self.task = _Record(self.fixed.pointer("tasks") + self.number * (8 * len(TASK)), TASK)
+        self.scratch = self.fixed.pointer("scratch") + self.worker * self.fixed["scratch_bytes"]
+        self.rows_at = self.scratch + SCRATCH_HEAD
+
+    def place(self, name):
+        """Where V or M is: in the worker's scratch, or where all workers share it."""
+        return self.fixed.pointer(name) + self.worker * self.fixed["worker_bytes"]
+
+    def block(self, number):
+        """The record of a block of tiles."""
+        return _Record(self.fixed.pointer("blocks") + number * (8 * len(BLOCK)), BLOCK)
+
+    def filters(self, number):
+        """The record of a register block of output channels."""
+        return _Record(self.fixed.pointer("filters") + number * (8 * len(FILTERS)), FILTERS)
+
+    def gather(self, block, channel, count):
+        """Transform a block's input, some channels of it."""
+        x = (self.frame + FRAME_INPUT).load_pointer() + self.task["x"] + self.fixed["x_channel"] * channel
+        v = self.place("v") + block["v"] + block["bytes"] * channel
+        self.code.call(self.fixed.pointer("gather"), [self.frame, block.at, x, self.rows_at, v, count])
+
+    def multiply(self, block, part, frequency, m):
+        """One product: `m` is where sums of the part's first channel go at frequency 0."""
+        kernel = (self.fixed.pointer("kernels") + (block["kernel"] + part["kernel"]) * 8).load_pointer()
+        u = self.fixed.pointer("weights") + part["weights"] + part["frequency"] * frequency
+        v = self.place("v") + block["v"] + block["v_frequency"] * frequency
+        self.code.call(kernel, [v, u, m + block["m_frequency"] * frequency, self.fixed["channels"]])
+
+    def scatter(self, block, m, channel, count):
+        """Transform `count` channels of sums back, and watch for NaN and Inf."""
+        out = (self.frame + FRAME_OUTPUT).load_pointer() + self.task["out"] + self.fixed["out_channel"] * channel
+        bias = self.fixed.pointer("bias") + self.task["bias"] + self.fixed["itemsize"] * channel
+        arguments = [self.frame, block.at, m, self.rows_at, out, bias, count, self.flag()]
+        self.code.call(self.fixed.pointer("scatter"), arguments)
+
+    def flag(self):
+        """The vector that tells whether this task met a NaN or Inf."""
+        return self.fixed.pointer("flags") + self.task["flag"]
+
+
+def _write_fused(module, target):
+    """A block of tiles through all three steps: gathered unless it is there from the worker's last task."""
+    this = _Task(module, target)
+    code, task, scratch = this.code, this.task, this.scratch
+    block = this.block(task["block"])
+    key = task["key"] + ((this.frame + FRAME_SERIAL).load() << 32)
     with code.when(scratch.load().compare("!=", key)):
         scratch.store(key)
-        x = (frame + FRAME_INPUT).load_pointer() + task["x"]
-        code.call(fixed.pointer("gather"), [frame, block.at, x, rows_at, v, channels])
-    out = (frame + FRAME_OUTPUT).load_pointer() + task["out"]
-    bias = fixed.pointer("bias") + task["bias"]
-    flag = fixed.pointer("flags") + number * SCRATCH_HEAD
-    kind = code.vector("float32")
-    flag.store(code.zero(kind))
-    itemsize = fixed["itemsize"]
+        this.gather(block, code.value(0), this.fixed["channels"])
+    this.flag().store(code.zero(code.vector("float32")))
+    m = this.place("m")
 
     def filters(number):
-        part = _Record(fixed.pointer("filters") + number * (8 * len(FILTERS)), FILTERS)
-        kernel = (fixed.pointer("kernels") + (block["kernel"] + part["kernel"]) * 8).load_pointer()
-        weights = fixed.pointer("weights") + part["weights"]
-
-        def frequency(f):
-            arguments = [v + block["v_frequency"] * f, weights + part["frequency"] * f, m + block["m_frequency"] * f]
-            code.call(kernel, [*arguments, channels])
-
-        code.loop(fixed["frequencies"], frequency)
-        first = part["first"]
-        arguments = [m, rows_at, out + fixed["out_channel"] * first, bias + itemsize * first, part["count"], flag]
-        code.call(fixed.pointer("scatter"), [frame, block.at, *arguments])
+        part = this.filters(number)
+        code.loop(this.fixed["frequencies"], lambda frequency: this.multiply(block, part, frequency, m))
+        this.scatter(block, m, part["first"], part["count"])
 
     code.loop(task["filters_end"], filters, start=task["filters"])
     code.finish()
+
+
+def _write_gather_task(module, target):
+    """Some channels of a block of tiles into the shared V."""
+    this = _Task(module, target)
+    block, first = this.block(this.task["block"]), this.task["channel"]
+    this.gather(block, first, this.task["channel_end"] - first)
+    this.code.finish()
+
+
+def _write_multiply_task(module, target):
+    """Some frequencies of some filters: their weights, and V of all blocks of tiles, stay in the cache."""
+    this = _Task(module, target)
+    code, task = this.code, this.task
+
+    def frequencies(frequency):
+        def filters(number):
+            part = this.filters(number)
+
+            def blocks(number):
+                block = this.block(number)
+                this.multiply(block, part, frequency, this.place("m") + block["m"] + block["bytes"] * part["first"])
+
+            code.loop(task["block_end"], blocks, start=task["block"])
+
+        code.loop(task["filters_end"], filters, start=task["filters"])
+
+    code.loop(task["frequency_end"], frequencies, start=task["frequency"])
+    code.finish()
+
+
+def _write_scatter_task(module, target):
+    """Some output channels of a block of tiles from the shared M."""
+    this = _Task(module, target)
+    task, block, first = this.task, this.block(this.task["block"]), this.task["channel"]
+    this.flag().store(this.code.zero(this.code.vector("float32")))
+    m = this.place("m") + block["m"] + block["bytes"] * first
+    this.scatter(block, m, first, task["channel_end"] - first)
+    this.code.finish()
+
+
+#: The drivers by name: all three steps at once, or each for itself.
+TASKS = {
+    "fused": _write_fused,
+    "gather": _write_gather_task,
+    "multiply": _write_multiply_task,
+    "scatter": _write_scatter_task,
+}
