@@ -42,6 +42,10 @@ MOST_FILTERS = 28
 SHARED_BYTES = 12 << 20
 #: Part of the L2 cache for V of all blocks of a round at one frequency.
 FREQUENCY_SHARE = 0.5
+#: Channels whose columns are transformed together in shared rounds, so that V and M are passed in fewer, longer
+#: streams; where V stays in the L2 cache, one is best (milliseconds of both transforms, 1 / 4 / 8 channels: 256
+#: channels at 56 x 56, shared, 2.2 / 1.7 / 1.8; 64 at 224 x 224, fused, 2.3 / 3.0 / 3.3; Cascade Lake, 2026-11).
+TOGETHER = 4
 #: Tasks per thread that even out delays.
 TASKS_PER_THREAD = 4
 
@@ -76,7 +80,9 @@ class WinogradPlan:
         self._plane = Plane.of(spec)
         taps = (1,) * (2 - spec.ndim) + spec.kernel
         sizes = (1,) * (2 - spec.ndim) + tuple(outputs)
-        self._form = kernels.Form(*zip(sizes, taps, strict=True), spec.dtype)
+        self._tiles = self._plane.tiles(sizes)
+        seen = min(self._tiles[1], self._lanes) * sizes[1] + taps[1] - 1
+        self._form = kernels.Form(*zip(sizes, taps, strict=True), spec.dtype, seen <= 2 * self._lanes)
         self._group = spec.in_channels // spec.groups, spec.out_channels // spec.groups
         self._threads = settings.get_num_threads()
         self._fused = self._fits() >= 2 if fused is None else fused
@@ -116,8 +122,7 @@ class WinogradPlan:
 
     def _blocks_of_vectors(self):
         """Vectors of each block of tiles."""
-        height, width = self._plane.tiles(self._form)
-        total = math.ceil(self._plane.batch * height * width / self._lanes)
+        total = math.ceil(self._plane.batch * math.prod(self._tiles) / self._lanes)
         if not self._fused:
             return parts(total, math.ceil(total / min(MOST_VECTORS, total)))
         count = math.ceil(total / max(1, min(MOST_VECTORS, self._fits())))
@@ -280,8 +285,9 @@ class WinogradPlan:
             "out_channel": math.prod(plane.out) * item,
             "frequencies": math.prod(form.products),
             "itemsize": item,
+            "together": 1 if self._fused else TOGETHER,
         }
-        rows = (math.prod(form.products) * max(self._vectors) + 1) * self._target.vector_bytes
+        rows = form.row_bytes(max(self._vectors), constants["together"], self._target.vector_bytes)
         return _Frame(constants, self._steps, rows, self._bytes, settings.get_num_threads(), self._fused)
 
 

@@ -28,7 +28,7 @@ def _slots(names, first=0):
 #: What is the same for all tasks of a plan; V and M are a worker's own where `worker_bytes` is not 0.
 FRAME = _slots(
     "inputs outputs blocks filters tasks kernels gather scatter weights bias flags scratch scratch_bytes "
-    "channels x_channel out_channel frequencies itemsize v m worker_bytes",
+    "channels x_channel out_channel frequencies itemsize together v m worker_bytes",
     FRAME_HEAD,
 )
 #: A block of tiles: its records of input rows (first those that make one row of tiles, then two, ...) and of output
@@ -43,17 +43,20 @@ FILTERS = _slots("weights frequency first count kernel")
 TASK = _slots(
     "block block_end x out bias filters filters_end frequency frequency_end channel channel_end key flag"
 )
+#: Channels that go down the columns together.
+TOGETHER = 4
 #: In front of a worker's scratch: the key of what V holds.
 SCRATCH_HEAD = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """F(m, r) along the rows' direction (down) and along the columns' (across), and the dtype."""
+    """F(m, r) along the columns (down) and along the rows (across), the dtype, and whether no run sees over two vectors."""
 
     down: tuple[int, int]
     across: tuple[int, int]
     dtype: str
+    narrow: bool
 
     @property
     def products(self):
@@ -65,20 +68,30 @@ class Form:
         """How many rows of tiles an input row may belong to."""
         return math.ceil(self.products[0] / self.down[0])
 
-    def tails(self, lanes):
-        """Vectors behind the m whole ones that hold what the last tile sees."""
-        return math.ceil((self.across[1] - 1) / lanes)
+    def loads(self, lanes):
+        """Vectors that a run of tiles sees: two if narrow, else m whole ones and what the last tile sees behind them."""
+        return 2 if self.narrow else self.across[0] + math.ceil((self.across[1] - 1) / lanes)
+
+    @property
+    def stores(self):
+        """Vectors of outputs of a run of tiles."""
+        return min(2, self.across[0]) if self.narrow else self.across[0]
+
+    def row_bytes(self, vectors, channels, vector_bytes):
+        """Of the scratch between the two directions, for so many channels of blocks of so many vectors."""
+        down, across = self.products
+        return (across * (down * channels * vectors + 1) + 1) * vector_bytes
 
 
 def input_slots(form, lanes):
     """A row of input as a record: where it begins, which tiles it makes, which elements exist, where results go."""
-    masks = [f"mask{v}" for v in range(form.across[0] + form.tails(lanes))]
+    masks = [f"mask{v}" for v in range(form.loads(lanes))]
     return _slots(" ".join(["source tiles", *masks, *(f"to{d}" for d in range(form.shared))]))
 
 
 def output_slots(form):
     """A row of outputs as a record: its sums, where they go, which tiles and which elements are real."""
-    return _slots(" ".join(["source to tiles", *(f"mask{v}" for v in range(form.across[0]))]))
+    return _slots(" ".join(["source to tiles", *(f"mask{v}" for v in range(form.stores))]))
 
 
 class _Record:
@@ -137,7 +150,10 @@ def write_multiply(module, vectors, filters, dtype, target):
 
 
 def write_gather(module, form, target):
-    """Write the transform of a block's tiles, channel by channel: along the rows, then down the columns."""
+    """Write the transform of a block's tiles: channel by channel along the rows, then some channels down the columns.
+
+    How many channels go down together decides in how many streams V is written (see `winograd.TOGETHER`).
+    """
     code = Code(module, "gather", target, "pppppi")
     frame, block, x, rows_at, v, channels = code.arguments
     fixed, block = _Record(frame, FRAME), _Record(block, BLOCK)
@@ -145,46 +161,70 @@ def write_gather(module, form, target):
     down, across = form.products
     bt = matrices(*form.down).bt
     width, frequency, x_channel = block["bytes"], block["v_frequency"], fixed["x_channel"]
+    most = fixed["together"]
+    column = width * down * most + kind.bytes
     counts = [block[name] for name in ("one", "two", "three", "four")[: form.shared]]
 
-    def channel(number):
-        at = fixed.pointer("inputs") + block["inputs"]
-        source = x + x_channel * number
-        for shared, count in enumerate(counts, 1):
-            code.loop(count, lambda i, at=at, shared=shared: _gather_row(
-                code, form, _Record(at + i * (8 * len(slots)), slots), source, rows_at, width, shared, kind))
-            at = at + count * (8 * len(slots))
-        to = v + width * number
+    def together(first):
+        count = (channels - first).least(most)
 
-        def vector(n):
-            for j in range(across):
-                lines = [(rows_at + width * (i * across + j) + n * kind.bytes).load(kind) for i in range(down)]
-                for i, line in enumerate(multiply(code, bt, lines, kind)):
-                    (to + frequency * (i * across + j) + n * kind.bytes).store(line, align=kind.bytes)
+        def along(number):
+            at = fixed.pointer("inputs") + block["inputs"]
+            source, to = x + x_channel * (first + number), rows_at + width * down * number
+            for shared, records in enumerate(counts, 1):
 
-        code.loop(block["vectors"], vector)
+                def row(i, at=at, shared=shared):
+                    record = _Record(at + i * (8 * len(slots)), slots)
+                    _gather_row(code, form, record, source, to, column, shared, kind)
 
-    code.loop(channels, channel)
+                code.loop(records, row)
+                at = at + records * (8 * len(slots))
+
+        def downwards(j):
+            def channel(number):
+                source, to = rows_at + column * j + width * down * number, v + frequency * j + width * (first + number)
+
+                def vector(n):
+                    lines = [(source + width * i + n * kind.bytes).load(kind) for i in range(down)]
+                    for i, line in enumerate(multiply(code, bt, lines, kind)):
+                        (to + frequency * (i * across) + n * kind.bytes).store(line, align=kind.bytes)
+
+                code.loop(block["vectors"], vector)
+
+            code.loop(count, channel)
+
+        code.loop(count, along)
+        code.loop(across, downwards)
+
+    code.loop(channels, together, step=most)
     code.finish()
 
 
-def _gather_row(code, form, record, source, rows_at, width, shared, kind):
+def _gather_row(code, form, record, source, rows_at, column, shared, kind):
     """A row of one channel: taken apart by column, times Bᵀ, stored for each row of tiles that it belongs to."""
     m, lanes = form.across[0], kind.lanes
     begin = source + record["source"]
     loaded = [
         (begin + v * kind.bytes).load(kind, mask_of(code, record[f"mask{v}"], kind))
-        for v in range(m + form.tails(lanes))
+        for v in range(form.loads(lanes))
     ]
-    phases = columns(loaded[:m], lanes)
-    for j in range(m, form.products[1]):
-        phases.append(_shifted(phases[j % m], loaded[m:], j // m, j % m, m, lanes))
+    if form.narrow:
+        phases = [_every(loaded, m, j, lanes) for j in range(form.products[1])]
+    else:
+        phases = columns(loaded[:m], lanes)
+        for j in range(m, form.products[1]):
+            phases.append(_shifted(phases[j % m], loaded[m:], j // m, j % m, m, lanes))
     tiles = mask_of(code, record["tiles"], kind)
     results = multiply(code, matrices(*form.across).bt, phases, kind)
     for copy in range(shared):
         to = rows_at + record[f"to{copy}"]
         for j, result in enumerate(results):
-            (to + width * j).store(result, tiles)
+            (to + column * j).store(result, tiles)
+
+
+def _every(pair, step, first, lanes):
+    """Elements ``first + step * t`` of two vectors as lane t, as many as they have."""
+    return pair[0].shuffle(pair[1], [min(first + step * lane, 2 * lanes - 1) for lane in range(lanes)])
 
 
 def _shifted(phase, tails, by, column, m, lanes):
@@ -201,49 +241,67 @@ def _shifted(phase, tails, by, column, m, lanes):
 
 
 def write_scatter(module, form, target):
-    """Write the way back, channel by channel: down the columns, then along the rows, with the bias."""
+    """Write the way back: some channels down the columns, then one by one along the rows, with the bias."""
     code = Code(module, "scatter", target, "ppppppip")
-    frame, block, m, rows_at, out, bias, count, flag = code.arguments
+    frame, block, m, rows_at, out, bias, channels, flag = code.arguments
     fixed, block = _Record(frame, FRAME), _Record(block, BLOCK)
     kind, slots = code.vector(form.dtype), output_slots(form)
     down, across = form.products
     at = matrices(*form.down).at
     width, frequency, out_channel = block["bytes"], block["m_frequency"], fixed["out_channel"]
+    most = fixed["together"]
+    column = width * form.down[0] * most + kind.bytes
     records, number_of_rows = fixed.pointer("outputs") + block["outputs"], block["output_count"]
 
-    def channel(number, *wrong):
-        source = m + width * number
+    def together(first, wrong):
+        count = (channels - first).least(most)
 
-        def vector(n):
-            for j in range(across):
-                lines = [(source + frequency * (i * across + j) + n * kind.bytes).load(kind) for i in range(down)]
-                for i, line in enumerate(multiply(code, at, lines, kind)):
-                    (rows_at + width * (i * across + j) + n * kind.bytes).store(line, align=kind.bytes)
+        def downwards(j):
+            def channel(number):
+                source = m + frequency * j + width * (first + number)
+                to = rows_at + column * j + width * form.down[0] * number
 
-        code.loop(block["vectors"], vector)
-        to, added = out + out_channel * number, (bias + number * kind.itemsize).broadcast(kind)
+                def vector(n):
+                    lines = [
+                        (source + frequency * (i * across) + n * kind.bytes).load(kind, align=kind.bytes)
+                        for i in range(down)
+                    ]
+                    for i, line in enumerate(multiply(code, at, lines, kind)):
+                        (to + width * i + n * kind.bytes).store(line)
 
-        def row(i, wrong):
-            record = _Record(records + i * (8 * len(slots)), slots)
-            return [_scatter_row(code, form, record, rows_at, width, to, added, wrong, kind)]
+                code.loop(block["vectors"], vector)
 
-        return code.loop(number_of_rows, row, wrong)
+            code.loop(count, channel)
 
-    (wrong,) = code.loop(count, channel, [flag.load(kind)])
+        def along(number, wrong):
+            to = out + out_channel * (first + number)
+            added = (bias + (first + number) * kind.itemsize).broadcast(kind)
+
+            def row(i, wrong):
+                record = _Record(records + i * (8 * len(slots)), slots)
+                source = rows_at + width * form.down[0] * number
+                return [_scatter_row(code, form, record, source, column, to, added, wrong, kind)]
+
+            return code.loop(number_of_rows, row, [wrong])
+
+        code.loop(across, downwards)
+        return code.loop(count, along, [wrong])
+
+    (wrong,) = code.loop(channels, together, [flag.load(kind)], step=most)
     flag.store(wrong)
     code.finish()
 
 
-def _scatter_row(code, form, record, rows_at, width, out, bias, wrong, kind):
+def _scatter_row(code, form, record, rows_at, column, out, bias, wrong, kind):
     """A row of outputs: times Aᵀ, columns put together, stored.  `wrong` is NaN from the first NaN or Inf on."""
     source, to = rows_at + record["source"], out + record["to"]
-    lines = [(source + width * j).load(kind) for j in range(form.products[1])]
+    lines = [(source + column * j).load(kind) for j in range(form.products[1])]
     sums = [total + bias for total in multiply(code, matrices(*form.across).at, lines, kind)]
     together = sums[0]
     for total in sums[1:]:
         together = together + total
     together = mask_of(code, record["tiles"], kind).choose(together, code.zero(kind))
-    for v, vector in enumerate(rows(sums, kind.lanes)):
+    for v, vector in enumerate(rows(sums, kind.lanes)[: form.stores]):
         word = record[f"mask{v}"]
         with code.when(word.compare("!=", 0)):
             (to + v * kind.bytes).store(vector, mask_of(code, word, kind))

@@ -1,8 +1,8 @@
 """Which tiles a block holds, and the records of input and output rows that say where its elements lie.
 
-Tiles are numbered along the columns, then the rows of tiles, then the images; blocks are whole vectors of
-them, so only the very last vector of a problem has empty lanes, whatever the width of a plane.  A *run* is
-what a row of tiles and a vector of a block have in common.
+Tiles are numbered in strips at most a vector wide: along the columns of a strip, down its rows, strip by strip,
+image by image.  Blocks are whole vectors of them, so only the very last vector of a problem has empty lanes,
+whatever the width of a plane.  A *run* is what a row of a strip and a block have in common.
 """
 
 import dataclasses
@@ -37,9 +37,9 @@ class Plane:
         size, out = one + tuple(spec.spatial), one + tuple(spec.output_spatial)
         return cls(spec.batch, spec.in_channels, spec.out_channels, spec.groups, size, out, low)
 
-    def tiles(self, form):
-        """Rows and columns of tiles of an image."""
-        return math.ceil(self.out[0] / form.down[0]), math.ceil(self.out[1] / form.across[0])
+    def tiles(self, outputs):
+        """Rows and columns of tiles of an image, of so many outputs."""
+        return math.ceil(self.out[0] / outputs[0]), math.ceil(self.out[1] / outputs[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +56,19 @@ class Runs:
 
 def runs(plane, form, vectors, lanes):
     """The runs of blocks of so many `vectors`; the last one is that of the empty lanes, if there are any."""
-    height, width = plane.tiles(form)
-    total, room = plane.batch * height * width, sum(vectors) * lanes
-    starts = np.cumsum([0, *vectors[:-1]]) * lanes
-    cuts = np.unique(np.concatenate([np.arange(0, total + 1, width), np.arange(0, total, lanes)]))
-    begin, end = cuts[:-1], cuts[1:]
-    line, column = np.divmod(begin, width)
-    image, row = np.divmod(line, height)
-    columns = [image, row, column, begin, end - begin]
+    height, width = plane.tiles((form.down[0], form.across[0]))
+    left = np.arange(0, width, lanes)  # of the strips
+    image, left, row = (a.ravel() for a in np.meshgrid(np.arange(plane.batch), left, np.arange(height), indexing="ij"))
+    count = np.minimum(lanes, width - left)
+    ends, starts = np.cumsum(count), np.cumsum([0, *vectors[:-1]]) * lanes
+    total, room = int(ends[-1]), sum(vectors) * lanes
+    begin = np.union1d(ends - count, starts)
+    line = np.searchsorted(ends, begin, side="right")
+    columns = [image[line], row[line], left[line] + begin - (ends - count)[line]]
+    columns += [begin, np.diff(np.append(begin, total))]
     if room > total:
-        columns = [np.append(values, more) for values, more in zip(columns, (NOWHERE, 0, 0, total, room - total), strict=True)]
+        empty = (NOWHERE, 0, 0, total, room - total)
+        columns = [np.append(values, more) for values, more in zip(columns, empty, strict=True)]
     image, row, column, begin, count = columns
     block = np.searchsorted(starts, begin, side="right") - 1
     return Runs(block, image, row, column, begin - starts[block], count)
@@ -93,10 +96,10 @@ def input_table(plane, form, found, vectors, lanes, itemsize):
         "source": np.where(inside, image * image_size + y * plane.size[1] + x, 0) * itemsize,
         "tiles": _bits(0 * count, count, lanes),
     }
-    for v in range(form.across[0] + form.tails(lanes)):
+    for v in range(form.loads(lanes)):
         fields[f"mask{v}"] = np.where(inside, _bits(-x - v * lanes, seen - v * lanes, lanes), 0)
     width = np.array(vectors)[block] * lanes
-    fields.update({f"to{copy}": (line * across * width + place) * itemsize for copy in range(form.shared)})
+    fields.update({f"to{copy}": (line * width + place) * itemsize for copy in range(form.shared)})
     return _merged(table(slots, fields), (count, x, y, image, block), slots, len(vectors))
 
 
@@ -118,7 +121,7 @@ def _merged(records, keys, slots, blocks):
 
 def output_table(plane, form, found, vectors, lanes, itemsize):
     """Records of output rows in the order of blocks, and how many each has."""
-    slots, (height, width), across = output_slots(form), plane.out, form.products[1]
+    slots, (height, width) = output_slots(form), plane.out
     real = found.image != NOWHERE
     line = np.tile(np.arange(form.down[0]), np.count_nonzero(real))
     block, image, row, column, place, count = (
@@ -129,11 +132,11 @@ def output_table(plane, form, found, vectors, lanes, itemsize):
     image_size = plane.out_channels * height * width
     length = np.minimum(count * form.across[0], width - x)
     fields = {
-        "source": (line * across * pitch + place) * itemsize,
+        "source": (line * pitch + place) * itemsize,
         "to": (image * image_size + y * width + x) * itemsize,
         "tiles": _bits(0 * count, count, lanes),
     }
-    fields.update({f"mask{v}": _bits(0 * x, length - v * lanes, lanes) for v in range(form.across[0])})
+    fields.update({f"mask{v}": _bits(0 * x, length - v * lanes, lanes) for v in range(form.stores)})
     kept = y < height
     order = np.lexsort((x[kept], y[kept], image[kept], block[kept]))
     return np.ascontiguousarray(table(slots, fields)[kept][order]), np.bincount(block[kept], minlength=len(vectors))
