@@ -11,6 +11,8 @@ from types import ModuleType
 
 BUILTIN = {
     "winograd": "convbench.engines.winograd:Winograd",
+    "winograd4": "convbench.engines.winograd:Winograd4",
+    "winograd8": "convbench.engines.winograd:Winograd8",
     "direct": "convbench.engines.direct:Direct",
     "im2col": "convbench.engines.im2col:Im2col",
     "fft": "convbench.engines.fft:FFT",

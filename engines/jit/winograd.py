@@ -27,16 +27,7 @@ from .dense_tiling import parts
 from .target import cache_bytes, target
 from .winograd_layout import Plane, input_table, output_table, runs
 from .winograd_matrices import matrices, numbers
-
-#: Part of the L2 cache for the transformed input of a block.
-BLOCK_SHARE = 0.65
-#: Vectors of tiles in a block, at most: 3 x 9 sums run as fast as 2 x 14, of 4 x 7 LLVM spills (Cascade Lake,
-#: 2026-11: 0.89, 0.88 and 0.3 of the peak).
-MOST_VECTORS = 3
-#: Registers beside sums and tiles: a weight, and one in flight.
-SPARE_REGISTERS = 2
-MOST_FILTERS = 28
-
+from .winograd_tiling import FUSED_VECTORS, choose, fitting
 
 #: Bytes of V and M together in a shared round: they should stay in the last-level cache.
 SHARED_BYTES = 12 << 20
@@ -85,9 +76,13 @@ class WinogradPlan:
         self._form = kernels.Form(*zip(sizes, taps, strict=True), spec.dtype, seen <= 2 * self._lanes)
         self._group = spec.in_channels // spec.groups, spec.out_channels // spec.groups
         self._threads = settings.get_num_threads()
-        self._fused = self._fits() >= 2 if fused is None else fused
-        self._vectors = self._blocks_of_vectors()
-        self._filters = self._blocks_of_filters()
+        products, vector_bytes = math.prod(self._form.products), self._target.vector_bytes
+        fits = fitting(products, self._group[0], vector_bytes, cache_bytes())
+        self._fused = fits >= FUSED_VECTORS if fused is None else fused
+        total = math.ceil(self._plane.batch * math.prod(self._tiles) / self._lanes)
+        fits, threads = (max(1, fits), self._threads) if self._fused else (total, 1)
+        machine = self._target.registers, self._target.multiplies
+        self._vectors, self._filters, _ = choose(total, self._group[1], fits, *machine, threads)
         self._rounds = [range(len(self._vectors))] if self._fused else self._blocks_of_rounds()
         self._tabulate()
         self._pack(np.asarray(weight, np.float64).reshape(*weight.shape[:2], *taps), bias)
@@ -114,20 +109,6 @@ class WinogradPlan:
     def nbytes(self):
         """Bytes that the plan holds."""
         return sum(array.nbytes for array in self._arrays.values()) + self._frames[0].nbytes
-
-    def _fits(self):
-        """Vectors of tiles whose transformed input fits a part of the L2 cache."""
-        bytes_of_vector = math.prod(self._form.products) * self._group[0] * self._target.vector_bytes
-        return int(BLOCK_SHARE * cache_bytes() / bytes_of_vector)
-
-    def _blocks_of_vectors(self):
-        """Vectors of each block of tiles."""
-        total = math.ceil(self._plane.batch * math.prod(self._tiles) / self._lanes)
-        if not self._fused:
-            return parts(total, math.ceil(total / min(MOST_VECTORS, total)))
-        count = math.ceil(total / max(1, min(MOST_VECTORS, self._fits())))
-        even = math.ceil(count / self._threads) * self._threads  # as many blocks for each thread
-        return parts(total, even if even <= total else total)
 
     def _blocks_of_rounds(self):
         """Ranges of blocks whose V and M stay in the last-level cache, and V of a frequency in the second."""

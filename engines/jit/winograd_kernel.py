@@ -176,6 +176,8 @@ def write_gather(module, form, target):
                 def row(i, at=at, shared=shared):
                     record = _Record(at + i * (8 * len(slots)), slots)
                     _gather_row(code, form, record, source, to, column, shared, kind)
+                    for v in range(form.loads(kind.lanes)):  # the same row of the next channel
+                        code.prefetch(source + record["source"] + x_channel + v * kind.bytes)
 
                 code.loop(records, row)
                 at = at + records * (8 * len(slots))

@@ -1,0 +1,59 @@
+"""How many vectors of tiles a block holds, how many output channels a register block, and what they cost."""
+
+import functools
+import math
+
+from .dense_tiling import parts
+
+#: Vectors of tiles of a register block, at most.
+MOST_VECTORS = 4
+#: Registers beside sums and tiles: a weight, and one in flight (4 x 7 sums and nothing in flight spill: 0.3 of the peak).
+SPARE_REGISTERS = 2
+MOST_FILTERS = 28
+#: Cycles of one channel: half a multiply-add each, but no less than this for each load, and what the loop costs.
+#: (Parts of the peak, Cascade Lake, 2026-11, vectors x filters: 1 x 28 0.65, 2 x 14 0.90, 3 x 9 0.89, 4 x 6 0.85.)
+LOAD_CYCLES = 0.75
+ROUND_CYCLES = 1.3
+#: Part of the L2 cache for the transformed input of a block.
+BLOCK_SHARE = 0.65
+#: Vectors of tiles of a block that must fit for the three steps to be fused (milliseconds fused and shared, F(4, 3),
+#: Cascade Lake, 2026-11: 2 fit, 128 -> 256 channels at 56 x 56, 3.0 and 3.8; 1 fits, 256 -> 256, 9.8 and 6.8).
+FUSED_VECTORS = 2
+
+
+def fitting(products, channels, vector_bytes, cache):
+    """Vectors of tiles whose transformed input fits its part of a cache of so many bytes."""
+    return int(BLOCK_SHARE * cache / (products * channels * vector_bytes))
+
+
+def channel_cycles(vectors, filters, multiplies):
+    """Modelled cycles of a register block per input channel."""
+    return max(vectors * filters / multiplies, LOAD_CYCLES * (vectors + filters)) + ROUND_CYCLES
+
+
+def filter_parts(vectors, filters, registers):
+    """Output channels of the register blocks of a group, for blocks of at most so many vectors."""
+    most = min(MOST_FILTERS, (registers - SPARE_REGISTERS - vectors) // vectors)
+    return parts(filters, math.ceil(filters / most))
+
+
+@functools.lru_cache(maxsize=4096)
+def choose(total, filters, fits, registers, multiplies, threads):
+    """Vectors of each block for `total` vectors of tiles, at most `fits` of them in one, and filters of each register block.
+
+    `threads` share the blocks, each taking the next when it is free; 1 where they share something else.  Third is
+    the modelled number of cycles per input channel and frequency, of the thread that has most to do.
+    """
+    best, least = None, math.inf
+    for most in range(1, min(fits, MOST_VECTORS, total) + 1):
+        filter_sizes = filter_parts(most, filters, registers)
+        for count in range(math.ceil(total / most), min(total, math.ceil(total / most) + threads - 1) + 1):
+            vectors = parts(total, count)
+            cycles = {n: sum(channel_cycles(n, k, multiplies) for k in filter_sizes) for n in set(vectors)}
+            shares = [0.0] * threads
+            for n in vectors:  # the larger ones come first
+                shares[shares.index(min(shares))] += cycles[n]
+            busy = max(shares) if count >= threads else sum(shares) / threads  # few blocks: their filters are shared
+            if busy < least:
+                best, least = (tuple(vectors), tuple(filter_sizes)), busy
+    return *best, least
