@@ -10,10 +10,10 @@ import sys
 from types import ModuleType
 
 BUILTIN = {
+    "direct": "convbench.engines.direct:Direct",
     "winograd": "convbench.engines.winograd:Winograd",
     "winograd4": "convbench.engines.winograd:Winograd4",
     "winograd8": "convbench.engines.winograd:Winograd8",
-    "direct": "convbench.engines.direct:Direct",
     "im2col": "convbench.engines.im2col:Im2col",
     "fft": "convbench.engines.fft:FFT",
     "toeplitz": "convbench.engines.toeplitz:Toeplitz",

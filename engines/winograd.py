@@ -28,7 +28,7 @@ from convbench.spec import ConvSpec
 
 from .jit.target import cache_bytes
 from .jit.winograd_matrices import growth
-from .jit.winograd_tiling import FUSED_VECTORS, choose, fitting
+from .jit.winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
 
 DTYPES = ("float32", "float64")
 MOST_TAPS = 7
@@ -71,15 +71,15 @@ class Winograd(Engine):
             return f"{self.name} computes kernels of 2 to {MOST_TAPS} taps, not {spec.kernel}"
         if not _options(spec.kernel, self.products):
             least, most = self.products
-            return f"{self.name} has tiles of {least} to {most} products along a dimension, none fits taps {spec.kernel}"
+            return (
+                f"{self.name} has tiles of {least} to {most} products along a dimension, none fits taps {spec.kernel}"
+            )
         if not _generates_code():
             return f"{self.name} generates no code for this processor"
         return None
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
         """Transformed and plain weights, and transformed tiles: a cache of them per thread, or rounds of them."""
-        from .jit.winograd import SHARED_BYTES
-
         outputs = self._outputs(spec)
         products = _products(spec, outputs)
         weights = math.prod(spec.weight_shape[:2]) * (products + math.prod(spec.kernel)) * spec.itemsize
@@ -160,8 +160,8 @@ def _fastest(spec: ConvSpec, products: tuple[int, int], machine: Machine) -> tup
 def _seconds(spec, outputs, machine):
     """Modelled time of a tile size, calls aside."""
     products, lanes = _products(spec, outputs), max(1, machine.vector_bytes // spec.itemsize)
-    vectors = -(-_tiles(spec, outputs) // lanes)
-    channels, filters = spec.weight_shape[1], spec.out_channels // spec.groups
+    vectors = max(1, -(-_tiles(spec, outputs) // lanes))
+    channels, filters = spec.weight_shape[1], max(1, spec.out_channels // spec.groups)
     fits = fitting(products, channels, machine.vector_bytes, cache_bytes())
     fused = fits >= FUSED_VECTORS
     registers = REGISTERS.get(machine.vector_bytes, FEWER_REGISTERS)

@@ -20,13 +20,29 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
-from convbench.engines.jit import dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep
+from convbench.engines.jit import (
+    dense,
+    dense_frame,
+    wide,
+    wide_layout,
+    wide_planes,
+    wide_steps,
+    wide_sweep,
+    winograd,
+    winograd_layout,
+)
+from convbench.engines.jit.winograd_matrices import MOST_PRODUCTS, growth
 from convbench.verify import expected, measured_error
 
-FAMILIES = ("dense", "dense in blocks of k", "wide rows", "wide planes", "wide sweeps", "wide sweeps past the caches")
+FAMILIES = (
+    *("dense", "dense in blocks of k", "wide rows", "wide planes", "wide sweeps", "wide sweeps past the caches"),
+    *("winograd fused", "winograd shared"),
+)
 EXAMPLES = 60
 MOST_MACS = 300_000
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
+SMALL_ROUND = 100_000  # bytes: several rounds
+WINOGRAD_GROWTH = max(growth(9 - r, r) for r in range(2, 8)) ** 2  # of the least exact tiles
 FILL = 0xA5
 
 _protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -125,6 +141,27 @@ def sweep_specs(draw):
     return _spec(draw, draw(st.integers(1, 4)), 1, draw(st.integers(1, 2)), axes)
 
 
+@st.composite
+def winograd_specs(draw):
+    """Stride and dilation 1, up to seven taps."""
+    ndim, groups = draw(st.integers(1, 2)), draw(st.sampled_from((1, 1, 2, 3)))
+    axes = _axes(draw, ndim, {1: 7, 2: 7}, {1: 200, 2: 30}, (1,), draw(st.sampled_from((0, 1, 3))))
+    axes = [(max(size, 1 + k - sum(pads)), k, 1, 1, pads) for size, k, _, _, pads in axes]
+    filters = draw(st.sampled_from((1, 3, 8, 13, 30)))
+    return _spec(draw, groups, draw(st.integers(1, 12)), filters, axes)
+
+
+def winograd_plan(fused):
+    """Plans with tiles of any size that fits, the same ones for the same problem."""
+
+    def make(spec, weight, bias, isa):
+        room = [MOST_PRODUCTS + 1 - k for k in spec.kernel]
+        outputs = tuple(1 if k == 1 else 2 + spec.macs % max(1, m - 1) for m, k in zip(room, spec.kernel, strict=True))
+        return winograd.WinogradPlan(spec, weight, bias, outputs=outputs, fused=fused, isa=isa)
+
+    return make
+
+
 def _spec(draw, groups, channels, filters, axes, formats=("channels_first",)):
     spatial, kernel, stride, dilation, padding = zip(*axes, strict=True)
     return ConvSpec(
@@ -166,15 +203,29 @@ def check(spec, level, make, at_end, with_bias, seed):
     for out_at_end in (at_end, not at_end):
         out, rest = stand(np.full(spec.output_shape, np.nan, spec.dtype), spec.memory_format, out_at_end)
         plan(x, out)
-        error = measured_error("componentwise", out, exact + column, scale + abs(column))
-        assert error <= registry.get("direct").error_bound(spec), f"{spec} at {level}: error {error}"
+        measure, bound = "componentwise", registry.get("direct").error_bound(spec)
+        if isinstance(plan, winograd.WinogradPlan):
+            measure, bound = "l2", 4 * WINOGRAD_GROWTH * 2.0 ** (-24 if spec.dtype == "float32" else -53)
+        error = measured_error(measure, out, exact + column, scale + abs(column))
+        assert error <= bound, f"{spec} at {level}: error {error}"
         assert (rest == FILL).all(), f"{spec} at {level}: wrote beside the output"
 
 
 def sweep(family, level, count=None):
     """Check `count` random problems of a family of kernels at an instruction set level."""
-    for module in (dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
+    for module in (
+        dense,
+        dense_frame,
+        wide,
+        wide_layout,
+        wide_planes,
+        wide_steps,
+        wide_sweep,
+        winograd,
+        winograd_layout,
+    ):
         module.np = GuardedNumPy()
+    winograd.SHARED_BYTES = SMALL_ROUND
     if family == "dense in blocks of k":
         dense.cache_bytes = lambda: SMALL_CACHE
     if family.endswith("past the caches"):
@@ -186,6 +237,8 @@ def sweep(family, level, count=None):
     problems = {"rows": row_specs, "planes": plane_specs, "sweeps": sweep_specs}
     problems = problems[family.split()[1]]() if family.startswith("wide") else dense_specs()
     make = wide.WidePlan if family.startswith("wide") else dense.DensePlan
+    if family.startswith("winograd"):
+        problems, make = winograd_specs(), winograd_plan(family.endswith("fused"))
     limits = settings(
         max_examples=count or EXAMPLES,
         derandomize=not count,

@@ -27,10 +27,8 @@ from .dense_tiling import parts
 from .target import cache_bytes, target
 from .winograd_layout import Plane, input_table, output_table, runs
 from .winograd_matrices import matrices, numbers
-from .winograd_tiling import FUSED_VECTORS, choose, fitting
+from .winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
 
-#: Bytes of V and M together in a shared round: they should stay in the last-level cache.
-SHARED_BYTES = 12 << 20
 #: Part of the L2 cache for V of all blocks of a round at one frequency.
 FREQUENCY_SHARE = 0.5
 #: Channels whose columns are transformed together in shared rounds, so that V and M are passed in fewer, longer
@@ -157,9 +155,7 @@ class WinogradPlan:
             ends = np.cumsum(sizes_of) - sizes_of
             starts = np.repeat([ends[blocks[0]] for blocks in self._rounds], [len(blocks) for blocks in self._rounds])
             fields[name] = 0 * ends if self._fused else ends - starts
-        addresses = [
-            kernels.multiply_address(size, kind, form.dtype, self._target) for size in sizes for kind in kinds
-        ]
+        addresses = [kernels.multiply_address(size, kind, form.dtype, self._target) for size in sizes for kind in kinds]
         self._arrays = {
             "inputs": inputs,
             "outputs": outputs,
@@ -186,9 +182,13 @@ class WinogradPlan:
             part = weight[group * filters + first :][:count].reshape(count, channels, -1)
             transformed = np.einsum("ft,kct->fck", both, part, optimize=True).reshape(len(both), -1)
             frequency = transformed.shape[1] if self._fused else channels * filters
-            start = channels * (len(both) * (group * filters + first) if self._fused else len(both) * group * filters + first)
+            start = channels * (
+                len(both) * (group * filters + first) if self._fused else len(both) * group * filters + first
+            )
             rows = packed[start : start + (len(both) - 1) * frequency + transformed.shape[1]]
-            np.lib.stride_tricks.as_strided(rows, transformed.shape, (frequency * rows.itemsize, rows.itemsize))[:] = transformed
+            np.lib.stride_tricks.as_strided(rows, transformed.shape, (frequency * rows.itemsize, rows.itemsize))[:] = (
+                transformed
+            )
             fields.append((start * self._itemsize, frequency * self._itemsize, first, count, kinds.index(count)))
         biases = np.zeros(self._plane.out_channels, form.dtype)
         if bias is not None:
@@ -210,7 +210,9 @@ class WinogradPlan:
         blocks, per_group = range(len(self._vectors)), len(self._filters)
         pieces = min(per_group, math.ceil(self._threads / (len(blocks) * self._plane.groups)))
         tasks = [
-            self._task(group, block=block, key=1 + group * len(blocks) + block, **_range("filters", piece, group * per_group))
+            self._task(
+                group, block=block, key=1 + group * len(blocks) + block, **_range("filters", piece, group * per_group)
+            )
             for group, block, piece in itertools.product(range(self._plane.groups), blocks, _pieces(per_group, pieces))
         ]
         return [self._step("fused", tasks)]

@@ -52,7 +52,9 @@ def _split(a, b):
 
 def _combine(code, row, inputs, kind):
     """The sum of `row`'s multiples of the inputs; those that need no product come first."""
-    terms = sorted(((c, x) for c, x in zip(row, inputs, strict=True) if c), key=lambda term: (term[0] != 1, abs(term[0]) != 1))
+    terms = sorted(
+        ((c, x) for c, x in zip(row, inputs, strict=True) if c), key=lambda term: (term[0] != 1, abs(term[0]) != 1)
+    )
     (first, total), *rest = terms
     if first != 1:
         total = total * code.value(float(first), kind.ir)

@@ -33,16 +33,12 @@ FRAME = _slots(
 )
 #: A block of tiles: its records of input rows (first those that make one row of tiles, then two, ...) and of output
 #: rows, bytes of its vectors and of a frequency in V and M, where it lies in V and M, and its kernels.
-BLOCK = _slots(
-    "inputs one two three four outputs output_count vectors bytes v_frequency m_frequency v m kernel"
-)
+BLOCK = _slots("inputs one two three four outputs output_count vectors bytes v_frequency m_frequency v m kernel")
 #: A register block of output channels: its weights, bytes of a frequency in them, first channel, how many, kernel.
 FILTERS = _slots("weights frequency first count kernel")
 #: A task: blocks of tiles, a group's input, output and bias, ranges of filters, frequencies and channels (what it
 #: does not need is 0), the key of its V, and its flag.
-TASK = _slots(
-    "block block_end x out bias filters filters_end frequency frequency_end channel channel_end key flag"
-)
+TASK = _slots("block block_end x out bias filters filters_end frequency frequency_end channel channel_end key flag")
 #: Channels that go down the columns together.
 TOGETHER = 4
 #: In front of a worker's scratch: the key of what V holds.
@@ -207,8 +203,7 @@ def _gather_row(code, form, record, source, rows_at, column, shared, kind):
     m, lanes = form.across[0], kind.lanes
     begin = source + record["source"]
     loaded = [
-        (begin + v * kind.bytes).load(kind, mask_of(code, record[f"mask{v}"], kind))
-        for v in range(form.loads(lanes))
+        (begin + v * kind.bytes).load(kind, mask_of(code, record[f"mask{v}"], kind)) for v in range(form.loads(lanes))
     ]
     if form.narrow:
         phases = [_every(loaded, m, j, lanes) for j in range(form.products[1])]

@@ -124,9 +124,7 @@ def output_table(plane, form, found, vectors, lanes, itemsize):
     slots, (height, width) = output_slots(form), plane.out
     real = found.image != NOWHERE
     line = np.tile(np.arange(form.down[0]), np.count_nonzero(real))
-    block, image, row, column, place, count = (
-        np.repeat(values[real], form.down[0]) for values in vars(found).values()
-    )
+    block, image, row, column, place, count = (np.repeat(values[real], form.down[0]) for values in vars(found).values())
     y, x = row * form.down[0] + line, column * form.across[0]
     pitch = np.array(vectors)[block] * lanes
     image_size = plane.out_channels * height * width

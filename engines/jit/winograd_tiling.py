@@ -19,6 +19,8 @@ BLOCK_SHARE = 0.65
 #: Vectors of tiles of a block that must fit for the three steps to be fused (milliseconds fused and shared, F(4, 3),
 #: Cascade Lake, 2026-11: 2 fit, 128 -> 256 channels at 56 x 56, 3.0 and 3.8; 1 fits, 256 -> 256, 9.8 and 6.8).
 FUSED_VECTORS = 2
+#: Bytes of V and M together in a shared round: they should stay in the last-level cache.
+SHARED_BYTES = 12 << 20
 
 
 def fitting(products, channels, vector_bytes, cache):
