@@ -87,6 +87,7 @@ class WinogradPlan:
         self._steps = self._fused_steps() if self._fused else self._shared_steps()
         self._call = parallel.caller()
         self._frames = [self._new_frame()]
+        self._scratch_bytes = self._frames[0].nbytes
 
     def __call__(self, x, out):
         """Compute `out` from `x`, both C-contiguous; true if all outputs are finite (others may be wrong)."""
@@ -106,7 +107,7 @@ class WinogradPlan:
     @property
     def nbytes(self):
         """Bytes that the plan holds."""
-        return sum(array.nbytes for array in self._arrays.values()) + self._frames[0].nbytes
+        return sum(array.nbytes for array in self._arrays.values()) + self._scratch_bytes
 
     def _blocks_of_rounds(self):
         """Ranges of blocks whose V and M stay in the last-level cache, and V of a frequency in the second."""
@@ -117,14 +118,7 @@ class WinogradPlan:
         )
         blocks = len(self._vectors)
         count = min(blocks, math.ceil(sum(self._vectors) / max(1, most)))
-        ends = np.cumsum(parts(blocks, count)).tolist()
-        return [range(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
-
-    def _blocks_of_filters(self):
-        """Output channels of each register block of a group."""
-        vectors = max(self._vectors)
-        most = min(MOST_FILTERS, (self._target.registers - SPARE_REGISTERS - vectors) // vectors)
-        return parts(self._group[1], math.ceil(self._group[1] / most))
+        return _pieces(blocks, count)
 
     def _tabulate(self):
         """The tables of input rows, output rows and blocks."""
@@ -180,7 +174,8 @@ class WinogradPlan:
             range(self._plane.groups), zip(firsts, self._filters, strict=True)
         ):
             part = weight[group * filters + first :][:count].reshape(count, channels, -1)
-            transformed = np.einsum("ft,kct->fck", both, part, optimize=True).reshape(len(both), -1)
+            with np.errstate(all="ignore"):  # NaN and Inf are data here
+                transformed = np.einsum("ft,kct->fck", both, part, optimize=True).reshape(len(both), -1)
             frequency = transformed.shape[1] if self._fused else channels * filters
             start = channels * (
                 len(both) * (group * filters + first) if self._fused else len(both) * group * filters + first

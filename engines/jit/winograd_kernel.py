@@ -47,7 +47,7 @@ SCRATCH_HEAD = 64
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """F(m, r) along the columns (down) and along the rows (across), the dtype, and whether no run sees over two vectors."""
+    """F(m, r) along the columns (down) and the rows (across), the dtype, and whether no run sees over two vectors."""
 
     down: tuple[int, int]
     across: tuple[int, int]
@@ -65,7 +65,7 @@ class Form:
         return math.ceil(self.products[0] / self.down[0])
 
     def loads(self, lanes):
-        """Vectors that a run of tiles sees: two if narrow, else m whole ones and what the last tile sees behind them."""
+        """Vectors that a run of tiles sees: two if narrow, else m whole ones and what the last tile sees behind."""
         return 2 if self.narrow else self.across[0] + math.ceil((self.across[1] - 1) / lanes)
 
     @property

@@ -7,7 +7,7 @@ from .dense_tiling import parts
 
 #: Vectors of tiles of a register block, at most.
 MOST_VECTORS = 4
-#: Registers beside sums and tiles: a weight, and one in flight (4 x 7 sums and nothing in flight spill: 0.3 of the peak).
+#: Registers beside sums and tiles: a weight, and one in flight (4 x 7 sums without it spill: 0.3 of the peak).
 SPARE_REGISTERS = 2
 MOST_FILTERS = 28
 #: Cycles of one channel: half a multiply-add each, but no less than this for each load, and what the loop costs.
@@ -41,10 +41,11 @@ def filter_parts(vectors, filters, registers):
 
 @functools.lru_cache(maxsize=4096)
 def choose(total, filters, fits, registers, multiplies, threads):
-    """Vectors of each block for `total` vectors of tiles, at most `fits` of them in one, and filters of each register block.
+    """Vectors of each block for `total` vectors of tiles, filters of each register block, and their cycles.
 
-    `threads` share the blocks, each taking the next when it is free; 1 where they share something else.  Third is
-    the modelled number of cycles per input channel and frequency, of the thread that has most to do.
+    A block holds at most `fits` vectors.  `threads` share the blocks, each taking the next when it is free; 1 where
+    they share something else.  The cycles are modelled, per input channel and frequency, of the thread that has most
+    to do.
     """
     best, least = None, math.inf
     for most in range(1, min(fits, MOST_VECTORS, total) + 1):
