@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import platform
 from functools import lru_cache
 
 import numpy as np
@@ -32,6 +33,7 @@ from .jit.winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
 
 DTYPES = ("float32", "float64")
 MOST_TAPS = 7
+PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows, asked without loading a compiler
 #: Outputs of a tile per dimension that are considered: odd numbers leave more of even-sized planes over.
 OUTPUTS = (2, 4, 6)
 #: What rounding sums of C products adds, in parts of `growth` and √C: of data of both signs nothing (0.15 in all from
@@ -74,8 +76,8 @@ class Winograd(Engine):
             return (
                 f"{self.name} has tiles of {least} to {most} products along a dimension, none fits taps {spec.kernel}"
             )
-        if not _generates_code():
-            return f"{self.name} generates no code for this processor"
+        if platform.machine().lower() not in PROCESSORS:
+            return f"{self.name} generates code for {', '.join(PROCESSORS)}, not {platform.machine()}"
         return None
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
@@ -118,17 +120,6 @@ class Winograd8(Winograd):
     name = "winograd8"
     summary = "minimal filtering, tiles of 7 or 8 products along a dimension: the least exact ones"
     products = (7, 8)
-
-
-def _generates_code() -> bool:
-    """Whether the generators know this processor's architecture."""
-    from .jit.target import target
-
-    try:
-        target()
-    except NotImplementedError:
-        return False
-    return True
 
 
 @lru_cache
