@@ -41,6 +41,10 @@ FILTERS = _slots("weights frequency first count kernel")
 TASK = _slots("block block_end x out bias filters filters_end frequency frequency_end channel channel_end key flag")
 #: Channels that go down the columns together.
 TOGETHER = 4
+#: The product asks for weights so many bytes ahead and for tiles so many channels ahead; milliseconds without and with
+#: (Cascade Lake, 2026-11, F(4, 3)): 64 channels at 56 x 56 0.43 and 0.39, 128 at 28 x 28 0.46 and 0.38, 256 at
+#: 14 x 14 (F(2, 3) by F(4, 3)) 0.90 and 0.74.
+WEIGHTS_AHEAD, TILES_AHEAD = 2048, 16
 #: In front of a worker's scratch: the key of what V holds.
 SCRATCH_HEAD = 64
 
@@ -134,6 +138,9 @@ def write_multiply(module, vectors, filters, dtype, target):
     def channel(_, v, u, *sums):
         tiles = [(v + n * kind.bytes).load(kind, align=kind.bytes) for n in range(vectors)]
         products = []
+        code.prefetch(u + WEIGHTS_AHEAD)
+        for n in range(vectors):
+            code.prefetch(v + (TILES_AHEAD * vectors + n) * kind.bytes)
         for k in range(filters):
             weight = (u + k * kind.itemsize).broadcast(kind)
             products += [total.fma(weight, tile) for total, tile in zip(sums[k * vectors :], tiles, strict=False)]
