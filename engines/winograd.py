@@ -33,6 +33,8 @@ from .jit.winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
 
 DTYPES = ("float32", "float64")
 MOST_TAPS = 7
+TABLE_LIMIT_BYTES = 64 << 20
+RUN, RECORD_BYTES = 16, 80  # tiles of a row that one record is about
 PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows, asked without loading a compiler
 #: Outputs of a tile per dimension that are considered: odd numbers leave more of even-sized planes over.
 OUTPUTS = (2, 4, 6)
@@ -41,9 +43,11 @@ OUTPUTS = (2, 4, 6)
 SUM_GROWTH = 1 / 8
 
 # Cycles of a core, fitted to 3×3 layers of 64 to 512 channels (Cascade Lake, 2026-11).
-GATHER_CYCLES = 13  # a vector of a channel's tiles at one frequency: transformed and written to the L2 cache
-SCATTER_CYCLES = 10  # the same back
-SHARED_GATHER_CYCLES = 36  # the same through the last-level cache
+GATHER_CYCLES = (
+    1.1  # a vector of a channel's tiles at one frequency, per product along both dimensions: transformed ...
+)
+SCATTER_CYCLES = 0.8  # ... and back, through the L2 cache
+SHARED_GATHER_CYCLES = 36  # the same through the last-level cache, whatever the tile
 SHARED_SCATTER_CYCLES = 19
 ROUND_CYCLES = 4000  # the start of a round of tasks, and waiting for its last one
 REGISTERS = {64: 32}  # by bytes of a vector; others have
@@ -76,6 +80,9 @@ class Winograd(Engine):
             return (
                 f"{self.name} has tiles of {least} to {most} products along a dimension, none fits taps {spec.kernel}"
             )
+        tables = _table_bytes(spec, self._outputs(spec))
+        if tables > TABLE_LIMIT_BYTES:
+            return f"{self.name} would make tables of {tables:,} bytes; at most {TABLE_LIMIT_BYTES:,} are accepted"
         if platform.machine().lower() not in PROCESSORS:
             return f"{self.name} generates code for {', '.join(PROCESSORS)}, not {platform.machine()}"
         return None
@@ -86,7 +93,7 @@ class Winograd(Engine):
         products = _products(spec, outputs)
         weights = math.prod(spec.weight_shape[:2]) * (products + math.prod(spec.kernel)) * spec.itemsize
         tiles = _tiles(spec, outputs) * products * (spec.in_channels + spec.out_channels) * spec.itemsize
-        return weights + min(2 * tiles, SHARED_BYTES + get_num_threads() * cache_bytes())
+        return weights + _table_bytes(spec, outputs) + min(2 * tiles, SHARED_BYTES + get_num_threads() * cache_bytes())
 
     def error_bound(self, spec: ConvSpec) -> float:
         """u · growth · (1 + √C / 8) and two roundings, in the relative L2 norm, for data of even magnitude."""
@@ -138,6 +145,12 @@ def _products(spec, outputs):
     return math.prod(m + k - 1 for m, k in zip(outputs, spec.kernel, strict=True))
 
 
+def _table_bytes(spec, outputs):
+    """About what the records of rows take: two per output row and sixteen tiles."""
+    rows, width = spec.batch * math.prod(spec.output_spatial[:-1]), spec.output_spatial[-1]
+    return rows * -(-width // (RUN * outputs[-1])) * 2 * RECORD_BYTES
+
+
 def _tiles(spec, outputs):
     return spec.batch * math.prod(-(-size // m) for size, m in zip(spec.output_spatial, outputs, strict=True))
 
@@ -159,7 +172,10 @@ def _seconds(spec, outputs, machine):
     threads = machine.threads if fused else 1
     per_channel = choose(vectors, filters, fits if fused else vectors, registers, machine.fma_pipes, threads)[-1]
     cycles = per_channel * threads * channels
-    gather, scatter = (GATHER_CYCLES, SCATTER_CYCLES) if fused else (SHARED_GATHER_CYCLES, SHARED_SCATTER_CYCLES)
+    work = sum(m + k - 1 for m, k in zip(outputs, spec.kernel, strict=True))
+    gather, scatter = SHARED_GATHER_CYCLES, SHARED_SCATTER_CYCLES
+    if fused:
+        gather, scatter = GATHER_CYCLES * work, SCATTER_CYCLES * work
     cycles += vectors * (gather * channels + scatter * filters)
     cycles = cycles * products * spec.groups / machine.threads + ROUND_CYCLES * (1 if fused else 3)
     weights = math.prod(spec.weight_shape[:2]) * products * spec.itemsize
