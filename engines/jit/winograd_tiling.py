@@ -21,6 +21,8 @@ BLOCK_SHARE = 0.65
 FUSED_VECTORS = 2
 #: Bytes of V and M together in a shared round: they should stay in the last-level cache.
 SHARED_BYTES = 12 << 20
+#: Blocks per thread from which on it does not matter that they are whole.
+MANY_BLOCKS = 32
 
 
 def fitting(products, channels, vector_bytes, cache):
@@ -50,13 +52,22 @@ def choose(total, filters, fits, registers, multiplies, threads):
     best, least = None, math.inf
     for most in range(1, min(fits, MOST_VECTORS, total) + 1):
         filter_sizes = filter_parts(most, filters, registers)
-        for count in range(math.ceil(total / most), min(total, math.ceil(total / most) + threads - 1) + 1):
-            vectors = parts(total, count)
-            cycles = {n: sum(channel_cycles(n, k, multiplies) for k in filter_sizes) for n in set(vectors)}
-            shares = [0.0] * threads
-            for n in vectors:  # the larger ones come first
-                shares[shares.index(min(shares))] += cycles[n]
-            busy = max(shares) if count >= threads else sum(shares) / threads  # few blocks: their filters are shared
+        cycles = [sum(channel_cycles(n, k, multiplies) for k in filter_sizes) for n in range(most + 1)]
+        fewest = math.ceil(total / most)
+        for count in range(fewest, min(total, fewest + threads - 1) + 1):
+            busy = _busy(total, count, cycles, threads)
             if busy < least:
-                best, least = (tuple(vectors), tuple(filter_sizes)), busy
-    return *best, least
+                best, least = (count, filter_sizes), busy
+    count, filter_sizes = best
+    return tuple(parts(total, count)), tuple(filter_sizes), least
+
+
+def _busy(total, count, cycles, threads):
+    """Cycles of the thread that has most to do, where `count` near-equal blocks are taken one after the other."""
+    size, larger = divmod(total, count)
+    if count < threads or count > MANY_BLOCKS * threads:  # filters are shared, too; or there is always something left
+        return (larger * cycles[min(size + 1, len(cycles) - 1)] + (count - larger) * cycles[size]) / threads
+    shares = [0.0] * threads
+    for n in parts(total, count):  # the larger ones come first
+        shares[shares.index(min(shares))] += cycles[n]
+    return max(shares)
