@@ -11,6 +11,9 @@ from types import ModuleType
 
 BUILTIN = {
     "direct": "convbench.engines.direct:Direct",
+    "winograd": "convbench.engines.winograd:Winograd",
+    "winograd4": "convbench.engines.winograd:Winograd4",
+    "winograd8": "convbench.engines.winograd:Winograd8",
     "im2col": "convbench.engines.im2col:Im2col",
     "fft": "convbench.engines.fft:FFT",
     "separable": "convbench.engines.separable:Separable",

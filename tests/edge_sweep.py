@@ -33,7 +33,9 @@ from convbench.engines.jit import (
     wide,
     wide_planes,
     wide_sweep,
+    winograd,
 )
+from convbench.engines.jit.winograd_matrices import MOST_PRODUCTS, growth
 from convbench.engines.lowrank import factorise
 from convbench.verify import expected, measured_error
 
@@ -41,6 +43,8 @@ EXAMPLES = 60
 MOST_MACS = 300_000
 SMALL_BLOCK = 4_000  # bytes: patches of any size come in several blocks
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
+SMALL_ROUND = 100_000  # bytes: several rounds
+WINOGRAD_GROWTH = max(growth(9 - r, r) for r in range(2, 8)) ** 2  # of the least exact tiles
 FILL = 0xA5
 
 _protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -162,6 +166,27 @@ def separable_plan(spec, weight, bias, isa):
     return separable.plan(spec, factorise(weight, 0.0).axes, bias, isa=isa)
 
 
+@st.composite
+def winograd_specs(draw):
+    """Stride and dilation 1, up to seven taps."""
+    ndim, groups = draw(st.integers(1, 2)), draw(st.sampled_from((1, 1, 2, 3)))
+    axes = _axes(draw, ndim, {1: 7, 2: 7}, {1: 200, 2: 30}, (1,), draw(st.sampled_from((0, 1, 3))))
+    axes = [(max(size, 1 + k - sum(pads)), k, 1, 1, pads) for size, k, _, _, pads in axes]
+    filters = draw(st.sampled_from((1, 3, 8, 13, 30)))
+    return _spec(draw, groups, draw(st.integers(1, 12)), filters, axes)
+
+
+def winograd_plan(fused):
+    """Plans with tiles of any size that fits, the same ones for the same problem."""
+
+    def make(spec, weight, bias, isa):
+        room = [MOST_PRODUCTS + 1 - k for k in spec.kernel]
+        outputs = tuple(1 if k == 1 else 2 + spec.macs % max(1, m - 1) for m, k in zip(room, spec.kernel, strict=True))
+        return winograd.WinogradPlan(spec, weight, bias, outputs=outputs, fused=fused, isa=isa)
+
+    return make
+
+
 def _spec(draw, groups, channels, filters, axes, formats=("channels_first",)):
     spatial, kernel, stride, dilation, padding = zip(*axes, strict=True)
     return ConvSpec(
@@ -228,7 +253,7 @@ class Family:
     problems: Callable
     plan: Callable
     prepare: Callable = lambda: None
-    rule: Callable = partial(by_engine, "direct")
+    rule: Callable = lambda spec: by_engine("direct", spec)
     most_macs: int = MOST_MACS
     takes: Callable = lambda spec: True
 
@@ -243,6 +268,16 @@ def small_patches():
     """Several blocks of patches."""
     patches_layout.PATCH_BYTES, patches_layout.ROOM_BYTES = SMALL_BLOCK, 2 * SMALL_BLOCK
     patches_layout.PIXELS, patches_layout.FEWEST_PIXELS, patches_layout.TASK_PRODUCTS = 10, 5, 100
+
+
+def small_rounds():
+    """Several rounds of a shared product."""
+    winograd.SHARED_BYTES = SMALL_ROUND
+
+
+def least_exact(spec):
+    """The rule of tiles of any size."""
+    return "l2", 4 * WINOGRAD_GROWTH * 2.0 ** (-24 if spec.dtype == "float32" else -53)
 
 
 def stream():
@@ -281,6 +316,8 @@ FAMILIES = {
     "wide sweeps": Family(sweep_specs, wide.WidePlan),
     "wide sweeps past the caches": Family(sweep_specs, wide.WidePlan, stream),
     "separable": Family(separable_specs, separable_plan, rule=partial(by_engine, "separable")),
+    "winograd fused": Family(winograd_specs, winograd_plan(True), small_rounds, least_exact),
+    "winograd shared": Family(winograd_specs, winograd_plan(False), small_rounds, least_exact),
     "patches": Family(partial(dense_specs, first), partial(patches_plan, wide=False)),
     "patches in small blocks": Family(partial(dense_specs, first), partial(patches_plan, wide=False), small_patches),
     "patches of rows": Family(partial(dense_specs, first), partial(patches_plan, wide=True), small_patches),

@@ -15,7 +15,7 @@ from convbench import registry
 from convbench.spec import ConvSpec
 
 SPEC = ConvSpec.parse("mb1ic1ih9oc1oh9kh3ph1")
-BUILTIN = ["direct", "im2col", "fft", "separable", "toeplitz", "reference"]
+BUILTIN = ["direct", "winograd", "winograd4", "winograd8", "im2col", "fft", "separable", "toeplitz", "reference"]
 
 TINY_SOURCE = '''
 """Convolution one output at a time: as small as an engine can be."""

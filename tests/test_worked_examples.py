@@ -28,7 +28,8 @@ EXAMPLES = {
 def test_worked_example(engine, name, dtype):
     x, kernel, keywords, expected = EXAMPLES[name]
     x, kernel = np.array(x, dtype)[None, None], np.array(kernel, dtype)[None, None]
-    spec = ConvSpec.from_shapes(x.shape, kernel.shape, dtype=dtype)
+    steps = {key: keywords[key] for key in ("stride", "dilation") if key in keywords}
+    spec = ConvSpec.from_shapes(x.shape, kernel.shape, dtype=dtype, padding=2, **steps)
     reason = engine.why_unsupported(spec)
     if np.dtype(dtype).kind == "i" and not engine.exact_integers:
         reason = reason or f"{engine.name} is not exact on integers"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 VARIABLE = "CONVBENCH_SESSION"  # names the session file, in the environment of asv's processes
 AUTO = "auto"
-ENGINES = ("direct", "im2col", "fft", "separable", "toeplitz")
+ENGINES = ("direct", "winograd", "winograd4", "winograd8", "im2col", "fft", "separable", "toeplitz")
 SECONDS = 1.0  # per problem, shared by its engines
 
 

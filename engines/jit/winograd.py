@@ -1,0 +1,316 @@
+"""Winograd's minimal filtering: transform tiles, one matrix product per frequency, transform back.
+
+    y = Aᵀ [ sum over c of (G g Gᵀ) ⊙ (Bᵀ d B) ] A
+
+for tiles of d that overlap by r - 1 (`winograd_matrices`), in blocks of whole vectors of tiles
+(`winograd_layout`), by generated code (`winograd_kernel`).  Two ways of doing it:
+
+fused   a task takes a block through all three steps; its transformed input stays in the L2 cache, while the
+        weights of a few output channels after the other stream past.
+shared  three rounds of tasks over more tiles at once: blocks are transformed, then each task multiplies all of
+        them at some frequencies, whose weights it alone reads, then blocks are transformed back.
+
+Fused wins while two or three vectors of tiles fit the L2 cache with all their channels.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+from convbench import settings
+
+from . import parallel
+from . import winograd_kernel as kernels
+from .dense_tiling import parts
+from .records import ALIGN, aligned, table
+from .target import cache_bytes, target
+from .winograd_layout import Plane, input_table, output_table, runs
+from .winograd_matrices import matrices, numbers
+from .winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
+
+#: Part of the L2 cache for V of all blocks of a round at one frequency.
+FREQUENCY_SHARE = 0.5
+#: Channels whose columns are transformed together in shared rounds, so that V and M are passed in fewer, longer
+#: streams; where V stays in the L2 cache, one is best (milliseconds of both transforms, 1 / 4 / 8 channels: 256
+#: channels at 56 x 56, shared, 2.2 / 1.7 / 1.8; 64 at 224 x 224, fused, 2.3 / 3.0 / 3.3; Cascade Lake, 2026-11).
+TOGETHER = 4
+#: Tasks per thread that even out delays.
+TASKS_PER_THREAD = 4
+
+
+class WinogradPlan:
+    """A planned convolution: ``plan(x, out)`` computes and says whether every number was finite.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+        Stride 1, dilation 1, channels first, one or two dimensions.
+    weight : ndarray, shape (out_channels, in_channels // groups, *kernel)
+    bias : ndarray, shape (out_channels,), optional
+    outputs : tuple of int
+        m of F(m, r), per spatial dimension.
+    isa : str, optional
+        Level to generate code for; see `target`.
+
+    Attributes
+    ----------
+    nbytes : int
+
+    Notes
+    -----
+    Sums run in the same order whatever the number of threads, so results do not depend on it, to the bit.
+    Concurrent calls are safe; each takes scratch of its own.
+    """
+
+    def __init__(self, spec, weight, bias=None, *, outputs, fused=None, isa=None):
+        self._target = target(isa)
+        self._itemsize, self._lanes = spec.itemsize, self._target.lanes(spec.dtype)
+        self._plane = Plane.of(spec)
+        taps = (1,) * (2 - spec.ndim) + spec.kernel
+        sizes = (1,) * (2 - spec.ndim) + tuple(outputs)
+        self._tiles = self._plane.tiles(sizes)
+        seen = min(self._tiles[1], self._lanes) * sizes[1] + taps[1] - 1
+        self._form = kernels.Form(*zip(sizes, taps, strict=True), spec.dtype, seen <= 2 * self._lanes)
+        self._group = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+        self._threads = settings.get_num_threads()
+        products, vector_bytes = math.prod(self._form.products), self._target.vector_bytes
+        fits = fitting(products, self._group[0], vector_bytes, cache_bytes())
+        self._fused = fits >= FUSED_VECTORS if fused is None else fused
+        total = math.ceil(self._plane.batch * math.prod(self._tiles) / self._lanes)
+        fits, threads = (max(1, fits), self._threads) if self._fused else (total, 1)
+        machine = self._target.registers, self._target.multiplies
+        self._vectors, self._filters, _ = choose(total, self._group[1], fits, *machine, threads)
+        self._rounds = [range(len(self._vectors))] if self._fused else self._blocks_of_rounds()
+        self._tabulate()
+        self._pack(np.asarray(weight, np.float64).reshape(*weight.shape[:2], *taps), bias)
+        self._steps = self._fused_steps() if self._fused else self._shared_steps()
+        self._call = parallel.caller()
+        self._frames = [self._new_frame()]
+        self._scratch_bytes = self._frames[0].nbytes
+
+    def __call__(self, x, out):
+        """Compute `out` from `x`, both C-contiguous; true if all outputs are finite (others may be wrong)."""
+        threads = parallel.ready()
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = self._new_frame()
+        if frame.threads < threads:
+            frame = self._new_frame()
+        for address in frame.addresses:
+            self._call(address, id(x), id(out))
+        finite = not frame.flags.any()
+        self._frames.append(frame)
+        return finite
+
+    @property
+    def nbytes(self):
+        """Bytes that the plan holds."""
+        return sum(array.nbytes for array in self._arrays.values()) + self._scratch_bytes
+
+    def _blocks_of_rounds(self):
+        """Ranges of blocks whose V and M stay in the last-level cache, and V of a frequency in the second."""
+        products, width = math.prod(self._form.products), self._target.vector_bytes
+        most = min(
+            SHARED_BYTES // (products * sum(self._group) * width),
+            int(FREQUENCY_SHARE * cache_bytes()) // (self._group[0] * width),
+        )
+        blocks = len(self._vectors)
+        count = min(blocks, math.ceil(sum(self._vectors) / max(1, most)))
+        return _pieces(blocks, count)
+
+    def _tabulate(self):
+        """The tables of input rows, output rows and blocks."""
+        plane, form, lanes, item = self._plane, self._form, self._lanes, self._itemsize
+        found = runs(plane, form, self._vectors, lanes)
+        inputs, counts = input_table(plane, form, found, self._vectors, lanes, item)
+        outputs, output_counts = output_table(plane, form, found, self._vectors, lanes, item)
+        sizes = sorted(set(self._vectors))
+        vectors = np.array(self._vectors)
+        width = vectors * self._target.vector_bytes
+        kinds = sorted(set(self._filters))
+        before = lambda count, table: (np.cumsum(count) - count) * table.shape[1] * item_bytes  # noqa: E731
+        item_bytes = outputs.itemsize
+        counts = np.pad(counts, ((0, 0), (0, 4 - counts.shape[1])))
+        fields = {
+            "inputs": before(counts.sum(1), inputs),
+            **dict(zip(("one", "two", "three", "four"), counts.T, strict=True)),
+            "outputs": before(output_counts, outputs),
+            "output_count": output_counts,
+            "vectors": vectors,
+            "bytes": width,
+            "v_frequency": self._group[0] * width + ALIGN,
+            "m_frequency": (max(self._filters) if self._fused else self._group[1]) * width + ALIGN,
+            "kernel": np.searchsorted(sizes, vectors) * len(kinds),
+        }
+        for name in ("v", "m"):
+            sizes_of = math.prod(form.products) * fields[f"{name}_frequency"]
+            ends = np.cumsum(sizes_of) - sizes_of
+            starts = np.repeat([ends[blocks[0]] for blocks in self._rounds], [len(blocks) for blocks in self._rounds])
+            fields[name] = 0 * ends if self._fused else ends - starts
+        addresses = [kernels.multiply_address(size, kind, form.dtype, self._target) for size in sizes for kind in kinds]
+        self._arrays = {
+            "inputs": inputs,
+            "outputs": outputs,
+            "blocks": table(kernels.BLOCK, fields),
+            "kernels": np.array(addresses, np.int64),
+        }
+        self._bytes = {
+            name: int((fields[name] + math.prod(form.products) * fields[f"{name}_frequency"]).max()) for name in "vm"
+        }
+
+    def _pack(self, weight, bias):
+        """Transformed weights as [group][register block][frequency][channel][filter] where fused.
+
+        Shared, frequencies stand before register blocks: each is read in one piece.
+        """
+        form, (channels, filters) = self._form, self._group
+        both = np.kron(*(numbers(matrices(*axis).g) for axis in (form.down, form.across)))
+        packed = aligned(len(both) * weight[..., 0, 0].size, form.dtype)
+        kinds, fields = sorted(set(self._filters)), []
+        firsts = np.cumsum(self._filters) - self._filters
+        for group, (first, count) in itertools.product(
+            range(self._plane.groups), zip(firsts, self._filters, strict=True)
+        ):
+            part = weight[group * filters + first :][:count].reshape(count, channels, -1)
+            with np.errstate(all="ignore"):  # NaN and Inf are data here
+                transformed = np.einsum("ft,kct->fck", both, part, optimize=True).reshape(len(both), -1)
+            frequency = transformed.shape[1] if self._fused else channels * filters
+            start = channels * (
+                len(both) * (group * filters + first) if self._fused else len(both) * group * filters + first
+            )
+            rows = packed[start : start + (len(both) - 1) * frequency + transformed.shape[1]]
+            np.lib.stride_tricks.as_strided(rows, transformed.shape, (frequency * rows.itemsize, rows.itemsize))[:] = (
+                transformed
+            )
+            fields.append((start * self._itemsize, frequency * self._itemsize, first, count, kinds.index(count)))
+        biases = np.zeros(self._plane.out_channels, form.dtype)
+        if bias is not None:
+            biases[:] = bias
+        self._arrays.update(weights=packed, bias=biases, filters=np.array(fields, np.int64))
+
+    def _task(self, group, **fields):
+        """A task's record, zero where nothing is said."""
+        plane, item = self._plane, self._itemsize
+        places = {
+            "x": group * self._group[0] * math.prod(plane.size) * item,
+            "out": group * self._group[1] * math.prod(plane.out) * item,
+            "bias": group * self._group[1] * item,
+        }
+        return [{**places, **fields}.get(name, 0) for name in kernels.TASK]
+
+    def _fused_steps(self):
+        """One round: a task for each (group, block of tiles, range of filters)."""
+        blocks, per_group = range(len(self._vectors)), len(self._filters)
+        pieces = min(per_group, math.ceil(self._threads / (len(blocks) * self._plane.groups)))
+        tasks = [
+            self._task(
+                group, block=block, key=1 + group * len(blocks) + block, **_range("filters", piece, group * per_group)
+            )
+            for group, block, piece in itertools.product(range(self._plane.groups), blocks, _pieces(per_group, pieces))
+        ]
+        return [self._step("fused", tasks)]
+
+    def _shared_steps(self):
+        """Three rounds for each (group, range of blocks), one after the other."""
+        steps = []
+        for group, blocks in itertools.product(range(self._plane.groups), self._rounds):
+            steps += [
+                self._step("gather", self._channel_tasks(group, blocks, self._group[0])),
+                self._step("multiply", self._product_tasks(group, blocks)),
+                self._step("scatter", self._channel_tasks(group, blocks, self._group[1])),
+            ]
+        return steps
+
+    def _channel_tasks(self, group, blocks, channels):
+        wanted = math.ceil(TASKS_PER_THREAD * self._threads / len(blocks))
+        pieces = _pieces(channels, min(channels, wanted))
+        return [self._task(group, block=block, **_range("channel", piece)) for block in blocks for piece in pieces]
+
+    def _product_tasks(self, group, blocks):
+        """Frequencies for each thread; where there are few, some filters of them."""
+        frequencies, per_group = math.prod(self._form.products), len(self._filters)
+        wanted = TASKS_PER_THREAD * self._threads
+        pieces = _pieces(per_group, min(per_group, math.ceil(wanted / frequencies)))
+        return [
+            self._task(
+                group,
+                **_range("block", blocks),
+                **_range("filters", piece, group * per_group),
+                **_range("frequency", frequency),
+            )
+            for frequency in _pieces(frequencies, min(frequencies, max(wanted, frequencies)))
+            for piece in pieces
+        ]
+
+    def _step(self, name, tasks):
+        """A driver, its table of tasks, and whether they have flags."""
+        found = np.array(tasks, np.int64)
+        if name in ("fused", "scatter"):
+            column = list(kernels.TASK).index("flag")
+            found[:, column] = np.arange(len(found)) * kernels.SCRATCH_HEAD
+        return kernels.task_address(name, self._target), found
+
+    def _new_frame(self):
+        form, plane, item = self._form, self._plane, self._itemsize
+        constants = {
+            **{name: array.ctypes.data for name, array in self._arrays.items()},
+            "gather": kernels.gather_address(form, self._target),
+            "scatter": kernels.scatter_address(form, self._target),
+            "channels": self._group[0],
+            "x_channel": math.prod(plane.size) * item,
+            "out_channel": math.prod(plane.out) * item,
+            "frequencies": math.prod(form.products),
+            "itemsize": item,
+            "together": 1 if self._fused else TOGETHER,
+        }
+        rows = form.row_bytes(max(self._vectors), constants["together"], self._target.vector_bytes)
+        return _Frame(constants, self._steps, rows, self._bytes, settings.get_num_threads(), self._fused)
+
+
+def _pieces(count, pieces):
+    """`count` numbers in so many near-equal ranges."""
+    ends = np.cumsum(parts(count, pieces)).tolist()
+    return [range(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _range(name, numbers, base=0):
+    """The two fields of a task that hold a range."""
+    return {name: base + numbers.start, f"{name}_end": base + numbers.stop}
+
+
+class _Frame:
+    """What one call at a time owns: scratch, flags, and the words of every round of tasks."""
+
+    def __init__(self, constants, steps, row_bytes, sizes, threads, fused):
+        self.threads = threads
+        sizes = {name: -(-size // ALIGN) * ALIGN for name, size in sizes.items()}
+        head = kernels.SCRATCH_HEAD + -(-row_bytes // ALIGN) * ALIGN
+        each = head + (sum(sizes.values()) if fused else 0) + ALIGN
+        whole = each * threads + (0 if fused else sum(sizes.values()))
+        self._scratch = aligned(whole // 8, np.int64)
+        self.flags = aligned(max(len(tasks) for _, tasks in steps) * len(steps) * kernels.SCRATCH_HEAD // 4, np.float32)
+        start = self._scratch.ctypes.data
+        v = start + (head if fused else each * threads)
+        constants = {
+            **constants,
+            "scratch": start,
+            "scratch_bytes": each,
+            "v": v,
+            "m": v + sizes["v"],
+            "worker_bytes": each if fused else 0,
+        }
+        self._words = np.zeros((len(steps), parallel.FRAME_HEAD + len(kernels.FRAME)), np.int64)
+        for number, (words, (function, tasks)) in enumerate(zip(self._words, steps, strict=True)):
+            words[parallel.FRAME_FUNCTION // 8], words[parallel.FRAME_TASKS // 8] = function, len(tasks)
+            words[parallel.FRAME_THREADS // 8] = threads
+            flags = self.flags.ctypes.data + number * (self.flags.nbytes // len(steps))
+            for name, value in {**constants, "tasks": tasks.ctypes.data, "flags": flags}.items():
+                words[kernels.FRAME[name] // 8] = value
+        self.addresses = [words.ctypes.data for words in self._words]
+
+    @property
+    def nbytes(self):
+        """Bytes of scratch, flags and words."""
+        return self._scratch.nbytes + self.flags.nbytes + self._words.nbytes

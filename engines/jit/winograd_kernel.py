@@ -1,0 +1,410 @@
+"""The generated code of Winograd convolution: transform a block of tiles, multiply per frequency, transform back.
+
+A block is some vectors of tiles, flattened over columns, rows and images; lane t of every vector is tile t.
+
+gather    per channel and input row: vectors of the row, taken apart by column, times Bᵀ; then down the columns.
+multiply  per frequency: sums[k, tiles] = sum over c of u[c, k] · v[c, tiles], all sums in registers.
+scatter   per output channel: Aᵀ down the columns, then along the rows; whole rows of outputs are stored.
+
+Which rows of the input make which tiles, and where rows begin and end, is data: tables of records that
+`winograd_layout` makes. So the code depends on F(m, r) of both axes and the dtype only.
+"""
+
+import dataclasses
+import math
+
+from . import compile as compiler
+from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
+from .records import Record, slots
+from .vector import Code
+from .winograd_code import columns, mask_of, multiply, rows
+from .winograd_matrices import matrices
+
+#: What is the same for all tasks of a plan; V and M are a worker's own where `worker_bytes` is not 0.
+FRAME = slots(
+    "inputs outputs blocks filters tasks kernels gather scatter weights bias flags scratch scratch_bytes "
+    "channels x_channel out_channel frequencies itemsize together v m worker_bytes",
+    FRAME_HEAD,
+)
+#: A block of tiles: its records of input rows (first those that make one row of tiles, then two, ...) and of output
+#: rows, bytes of its vectors and of a frequency in V and M, where it lies in V and M, and its kernels.
+BLOCK = slots("inputs one two three four outputs output_count vectors bytes v_frequency m_frequency v m kernel")
+#: A register block of output channels: its weights, bytes of a frequency in them, first channel, how many, kernel.
+FILTERS = slots("weights frequency first count kernel")
+#: A task: blocks of tiles, a group's input, output and bias, ranges of filters, frequencies and channels (what it
+#: does not need is 0), the key of its V, and its flag.
+TASK = slots("block block_end x out bias filters filters_end frequency frequency_end channel channel_end key flag")
+#: Channels that go down the columns together.
+TOGETHER = 4
+#: The product asks for weights so many bytes ahead and for tiles so many channels ahead; milliseconds without and with
+#: (Cascade Lake, 2026-11, F(4, 3)): 64 channels at 56 x 56 0.43 and 0.39, 128 at 28 x 28 0.46 and 0.38, 256 at
+#: 14 x 14 (F(2, 3) by F(4, 3)) 0.90 and 0.74.
+WEIGHTS_AHEAD, TILES_AHEAD = 2048, 16
+#: In front of a worker's scratch: the key of what V holds.
+SCRATCH_HEAD = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """F(m, r) along the columns (down) and the rows (across), the dtype, and whether no run sees over two vectors."""
+
+    down: tuple[int, int]
+    across: tuple[int, int]
+    dtype: str
+    narrow: bool
+
+    @property
+    def products(self):
+        """Down and across."""
+        return sum(self.down) - 1, sum(self.across) - 1
+
+    @property
+    def shared(self):
+        """How many rows of tiles an input row may belong to."""
+        return math.ceil(self.products[0] / self.down[0])
+
+    def loads(self, lanes):
+        """Vectors that a run of tiles sees: two if narrow, else m whole ones and what the last tile sees behind."""
+        return 2 if self.narrow else self.across[0] + math.ceil((self.across[1] - 1) / lanes)
+
+    @property
+    def stores(self):
+        """Vectors of outputs of a run of tiles."""
+        return min(2, self.across[0]) if self.narrow else self.across[0]
+
+    def row_bytes(self, vectors, channels, vector_bytes):
+        """Of the scratch between the two directions, for so many channels of blocks of so many vectors."""
+        down, across = self.products
+        return (across * (down * channels * vectors + 1) + 1) * vector_bytes
+
+
+def input_slots(form, lanes):
+    """A row of input as a record: where it begins, which tiles it makes, which elements exist, where results go."""
+    masks = [f"mask{v}" for v in range(form.loads(lanes))]
+    return slots(" ".join(["source tiles", *masks, *(f"to{d}" for d in range(form.shared))]))
+
+
+def output_slots(form):
+    """A row of outputs as a record: its sums, where they go, which tiles and which elements are real."""
+    return slots(" ".join(["source to tiles", *(f"mask{v}" for v in range(form.stores))]))
+
+
+def gather_address(form, target):
+    """The compiled ``void gather(frame, block, x, rows, v, channels)``."""
+    return compiler.address("gather", form, target, lambda module: write_gather(module, form, target))
+
+
+def scatter_address(form, target):
+    """The compiled ``void scatter(frame, block, m, rows, out, bias, count, flag)``."""
+    return compiler.address("scatter", form, target, lambda module: write_scatter(module, form, target))
+
+
+def multiply_address(vectors, filters, dtype, target):
+    """The compiled ``void multiply(v, u, m, channels)`` of some vectors of tiles x some filters."""
+    key = vectors, filters, dtype
+    return compiler.address("multiply", key, target, lambda module: write_multiply(module, *key, target))
+
+
+def task_address(name, target):
+    """A compiled driver, ``void task(frame, number, worker)``, the same for every plan: see `TASKS`."""
+    return compiler.address("task", ("winograd", name), target, lambda module: TASKS[name](module, target))
+
+
+def write_multiply(module, vectors, filters, dtype, target):
+    """Write the product of one frequency: weights are broadcast, tiles are the lanes."""
+    code = Code(module, "multiply", target, "pppi")
+    v, u, m, channels = code.arguments
+    kind = code.vector(dtype)
+
+    def channel(_, v, u, *sums):
+        tiles = [(v + n * kind.bytes).load(kind, align=kind.bytes) for n in range(vectors)]
+        products = []
+        code.prefetch(u + WEIGHTS_AHEAD)
+        for n in range(vectors):
+            code.prefetch(v + (TILES_AHEAD * vectors + n) * kind.bytes)
+        for k in range(filters):
+            weight = (u + k * kind.itemsize).broadcast(kind)
+            products += [total.fma(weight, tile) for total, tile in zip(sums[k * vectors :], tiles, strict=False)]
+        return [v + vectors * kind.bytes, u + filters * kind.itemsize, *products]
+
+    _, _, *sums = code.loop(channels, channel, [v, u, *[code.zero(kind)] * (vectors * filters)])
+    for number, total in enumerate(sums):
+        (m + number * kind.bytes).store(total, align=kind.bytes)
+    code.finish()
+
+
+def write_gather(module, form, target):
+    """Write the transform of a block's tiles: channel by channel along the rows, then some channels down the columns.
+
+    How many channels go down together decides in how many streams V is written (see `winograd.TOGETHER`).
+    """
+    code = Code(module, "gather", target, "pppppi")
+    frame, block, x, rows_at, v, channels = code.arguments
+    fixed, block = Record(frame, FRAME), Record(block, BLOCK)
+    kind, slots = code.vector(form.dtype), input_slots(form, target.lanes(form.dtype))
+    down, across = form.products
+    bt = matrices(*form.down).bt
+    width, frequency, x_channel = block["bytes"], block["v_frequency"], fixed["x_channel"]
+    most = fixed["together"]
+    column = width * down * most + kind.bytes
+    counts = [block[name] for name in ("one", "two", "three", "four")[: form.shared]]
+
+    def together(first):
+        count = (channels - first).least(most)
+
+        def along(number):
+            at = fixed.pointer("inputs") + block["inputs"]
+            source, to = x + x_channel * (first + number), rows_at + width * down * number
+            for shared, records in enumerate(counts, 1):
+
+                def row(i, at=at, shared=shared):
+                    record = Record(at + i * (8 * len(slots)), slots)
+                    _gather_row(code, form, record, source, to, column, shared, kind)
+                    for v in range(form.loads(kind.lanes)):  # the same row of the next channel
+                        code.prefetch(source + record["source"] + x_channel + v * kind.bytes)
+
+                code.loop(records, row)
+                at = at + records * (8 * len(slots))
+
+        def downwards(j):
+            def channel(number):
+                source, to = rows_at + column * j + width * down * number, v + frequency * j + width * (first + number)
+
+                def vector(n):
+                    lines = [(source + width * i + n * kind.bytes).load(kind) for i in range(down)]
+                    for i, line in enumerate(multiply(code, bt, lines, kind)):
+                        (to + frequency * (i * across) + n * kind.bytes).store(line, align=kind.bytes)
+
+                code.loop(block["vectors"], vector)
+
+            code.loop(count, channel)
+
+        code.loop(count, along)
+        code.loop(across, downwards)
+
+    code.loop(channels, together, step=most)
+    code.finish()
+
+
+def _gather_row(code, form, record, source, rows_at, column, shared, kind):
+    """A row of one channel: taken apart by column, times Bᵀ, stored for each row of tiles that it belongs to."""
+    m, lanes = form.across[0], kind.lanes
+    begin = source + record["source"]
+    loaded = [
+        (begin + v * kind.bytes).load(kind, mask_of(code, record[f"mask{v}"], kind)) for v in range(form.loads(lanes))
+    ]
+    if form.narrow:
+        phases = [_every(loaded, m, j, lanes) for j in range(form.products[1])]
+    else:
+        phases = columns(loaded[:m], lanes)
+        for j in range(m, form.products[1]):
+            phases.append(_shifted(phases[j % m], loaded[m:], j // m, j % m, m, lanes))
+    tiles = mask_of(code, record["tiles"], kind)
+    results = multiply(code, matrices(*form.across).bt, phases, kind)
+    for copy in range(shared):
+        to = rows_at + record[f"to{copy}"]
+        for j, result in enumerate(results):
+            (to + column * j).store(result, tiles)
+
+
+def _every(pair, step, first, lanes):
+    """Elements ``first + step * t`` of two vectors as lane t, as many as they have."""
+    return pair[0].shuffle(pair[1], [min(first + step * lane, 2 * lanes - 1) for lane in range(lanes)])
+
+
+def _shifted(phase, tails, by, column, m, lanes):
+    """A phase `by` tiles further on: its last lanes come from the elements behind the whole vectors."""
+    order = [lane + by if lane + by < lanes else lane for lane in range(lanes)]
+    result = phase
+    for number, tail in enumerate(tails):
+        for lane in range(lanes):
+            where = divmod(m * (lane + by - lanes) + column, lanes)
+            if lane + by >= lanes and where[0] == number:
+                order[lane] = lanes + where[1]
+        result, order = result.shuffle(tail, order), list(range(lanes))
+    return result
+
+
+def write_scatter(module, form, target):
+    """Write the way back: some channels down the columns, then one by one along the rows, with the bias."""
+    code = Code(module, "scatter", target, "ppppppip")
+    frame, block, m, rows_at, out, bias, channels, flag = code.arguments
+    fixed, block = Record(frame, FRAME), Record(block, BLOCK)
+    kind, slots = code.vector(form.dtype), output_slots(form)
+    down, across = form.products
+    at = matrices(*form.down).at
+    width, frequency, out_channel = block["bytes"], block["m_frequency"], fixed["out_channel"]
+    most = fixed["together"]
+    column = width * form.down[0] * most + kind.bytes
+    records, number_of_rows = fixed.pointer("outputs") + block["outputs"], block["output_count"]
+
+    def together(first, wrong):
+        count = (channels - first).least(most)
+
+        def downwards(j):
+            def channel(number):
+                source = m + frequency * j + width * (first + number)
+                to = rows_at + column * j + width * form.down[0] * number
+
+                def vector(n):
+                    lines = [
+                        (source + frequency * (i * across) + n * kind.bytes).load(kind, align=kind.bytes)
+                        for i in range(down)
+                    ]
+                    for i, line in enumerate(multiply(code, at, lines, kind)):
+                        (to + width * i + n * kind.bytes).store(line)
+
+                code.loop(block["vectors"], vector)
+
+            code.loop(count, channel)
+
+        def along(number, wrong):
+            to = out + out_channel * (first + number)
+            added = (bias + (first + number) * kind.itemsize).broadcast(kind)
+
+            def row(i, wrong):
+                record = Record(records + i * (8 * len(slots)), slots)
+                source = rows_at + width * form.down[0] * number
+                return [_scatter_row(code, form, record, source, column, to, added, wrong, kind)]
+
+            return code.loop(number_of_rows, row, [wrong])
+
+        code.loop(across, downwards)
+        return code.loop(count, along, [wrong])
+
+    (wrong,) = code.loop(channels, together, [flag.load(kind)], step=most)
+    flag.store(wrong)
+    code.finish()
+
+
+def _scatter_row(code, form, record, rows_at, column, out, bias, wrong, kind):
+    """A row of outputs: times Aᵀ, columns put together, stored.  `wrong` is NaN from the first NaN or Inf on."""
+    source, to = rows_at + record["source"], out + record["to"]
+    lines = [(source + column * j).load(kind) for j in range(form.products[1])]
+    sums = [total + bias for total in multiply(code, matrices(*form.across).at, lines, kind)]
+    together = sums[0]
+    for total in sums[1:]:
+        together = together + total
+    together = mask_of(code, record["tiles"], kind).choose(together, code.zero(kind))
+    for v, vector in enumerate(rows(sums, kind.lanes)[: form.stores]):
+        word = record[f"mask{v}"]
+        with code.when(word.compare("!=", 0)):
+            (to + v * kind.bytes).store(vector, mask_of(code, word, kind))
+    return wrong.fma(together, code.zero(kind))
+
+
+class _Task:
+    """What the drivers have in common: the records of a task, and where its arrays lie."""
+
+    def __init__(self, module, target):
+        self.code = Code(module, "task", target, "pii")
+        self.frame, self.number, self.worker = self.code.arguments
+        self.fixed = Record(self.frame, FRAME)
+        self.task = Record(self.fixed.pointer("tasks") + self.number * (8 * len(TASK)), TASK)
+        self.scratch = self.fixed.pointer("scratch") + self.worker * self.fixed["scratch_bytes"]
+        self.rows_at = self.scratch + SCRATCH_HEAD
+
+    def place(self, name):
+        """Where V or M is: in the worker's scratch, or where all workers share it."""
+        return self.fixed.pointer(name) + self.worker * self.fixed["worker_bytes"]
+
+    def block(self, number):
+        """The record of a block of tiles."""
+        return Record(self.fixed.pointer("blocks") + number * (8 * len(BLOCK)), BLOCK)
+
+    def filters(self, number):
+        """The record of a register block of output channels."""
+        return Record(self.fixed.pointer("filters") + number * (8 * len(FILTERS)), FILTERS)
+
+    def gather(self, block, channel, count):
+        """Transform a block's input, some channels of it."""
+        x = (self.frame + FRAME_INPUT).load_pointer() + self.task["x"] + self.fixed["x_channel"] * channel
+        v = self.place("v") + block["v"] + block["bytes"] * channel
+        self.code.call(self.fixed.pointer("gather"), [self.frame, block.at, x, self.rows_at, v, count])
+
+    def multiply(self, block, part, frequency, m):
+        """One product: `m` is where sums of the part's first channel go at frequency 0."""
+        kernel = (self.fixed.pointer("kernels") + (block["kernel"] + part["kernel"]) * 8).load_pointer()
+        u = self.fixed.pointer("weights") + part["weights"] + part["frequency"] * frequency
+        v = self.place("v") + block["v"] + block["v_frequency"] * frequency
+        self.code.call(kernel, [v, u, m + block["m_frequency"] * frequency, self.fixed["channels"]])
+
+    def scatter(self, block, m, channel, count):
+        """Transform `count` channels of sums back, and watch for NaN and Inf."""
+        out = (self.frame + FRAME_OUTPUT).load_pointer() + self.task["out"] + self.fixed["out_channel"] * channel
+        bias = self.fixed.pointer("bias") + self.task["bias"] + self.fixed["itemsize"] * channel
+        arguments = [self.frame, block.at, m, self.rows_at, out, bias, count, self.flag()]
+        self.code.call(self.fixed.pointer("scatter"), arguments)
+
+    def flag(self):
+        """The vector that tells whether this task met a NaN or Inf."""
+        return self.fixed.pointer("flags") + self.task["flag"]
+
+
+def _write_fused(module, target):
+    """A block of tiles through all three steps: gathered unless it is there from the worker's last task."""
+    this = _Task(module, target)
+    code, task, scratch = this.code, this.task, this.scratch
+    block = this.block(task["block"])
+    key = task["key"] + ((this.frame + FRAME_SERIAL).load() << 32)
+    with code.when(scratch.load().compare("!=", key)):
+        scratch.store(key)
+        this.gather(block, code.value(0), this.fixed["channels"])
+    this.flag().store(code.zero(code.vector("float32")))
+    m = this.place("m")
+
+    def filters(number):
+        part = this.filters(number)
+        code.loop(this.fixed["frequencies"], lambda frequency: this.multiply(block, part, frequency, m))
+        this.scatter(block, m, part["first"], part["count"])
+
+    code.loop(task["filters_end"], filters, start=task["filters"])
+    code.finish()
+
+
+def _write_gather_task(module, target):
+    """Some channels of a block of tiles into the shared V."""
+    this = _Task(module, target)
+    block, first = this.block(this.task["block"]), this.task["channel"]
+    this.gather(block, first, this.task["channel_end"] - first)
+    this.code.finish()
+
+
+def _write_multiply_task(module, target):
+    """Some frequencies of some filters: their weights, and V of all blocks of tiles, stay in the cache."""
+    this = _Task(module, target)
+    code, task = this.code, this.task
+
+    def frequencies(frequency):
+        def filters(number):
+            part = this.filters(number)
+
+            def blocks(number):
+                block = this.block(number)
+                this.multiply(block, part, frequency, this.place("m") + block["m"] + block["bytes"] * part["first"])
+
+            code.loop(task["block_end"], blocks, start=task["block"])
+
+        code.loop(task["filters_end"], filters, start=task["filters"])
+
+    code.loop(task["frequency_end"], frequencies, start=task["frequency"])
+    code.finish()
+
+
+def _write_scatter_task(module, target):
+    """Some output channels of a block of tiles from the shared M."""
+    this = _Task(module, target)
+    task, block, first = this.task, this.block(this.task["block"]), this.task["channel"]
+    this.flag().store(this.code.zero(this.code.vector("float32")))
+    m = this.place("m") + block["m"] + block["bytes"] * first
+    this.scatter(block, m, first, task["channel_end"] - first)
+    this.code.finish()
+
+
+#: The drivers by name: all three steps at once, or each for itself.
+TASKS = {
+    "fused": _write_fused,
+    "gather": _write_gather_task,
+    "multiply": _write_multiply_task,
+    "scatter": _write_scatter_task,
+}

@@ -1,0 +1,73 @@
+"""How many vectors of tiles a block holds, how many output channels a register block, and what they cost."""
+
+import functools
+import math
+
+from .dense_tiling import parts
+
+#: Vectors of tiles of a register block, at most.
+MOST_VECTORS = 4
+#: Registers beside sums and tiles: a weight, and one in flight (4 x 7 sums without it spill: 0.3 of the peak).
+SPARE_REGISTERS = 2
+MOST_FILTERS = 28
+#: Cycles of one channel: half a multiply-add each, but no less than this for each load, and what the loop costs.
+#: (Parts of the peak, Cascade Lake, 2026-11, vectors x filters: 1 x 28 0.65, 2 x 14 0.90, 3 x 9 0.89, 4 x 6 0.85.)
+LOAD_CYCLES = 0.75
+ROUND_CYCLES = 1.3
+#: Part of the L2 cache for the transformed input of a block.
+BLOCK_SHARE = 0.65
+#: Vectors of tiles of a block that must fit for the three steps to be fused (milliseconds fused and shared, F(4, 3),
+#: Cascade Lake, 2026-11: 2 fit, 128 -> 256 channels at 56 x 56, 3.0 and 3.8; 1 fits, 256 -> 256, 9.8 and 6.8).
+FUSED_VECTORS = 2
+#: Bytes of V and M together in a shared round: they should stay in the last-level cache.
+SHARED_BYTES = 12 << 20
+#: Blocks per thread from which on it does not matter that they are whole.
+MANY_BLOCKS = 32
+
+
+def fitting(products, channels, vector_bytes, cache):
+    """Vectors of tiles whose transformed input fits its part of a cache of so many bytes."""
+    return int(BLOCK_SHARE * cache / (products * channels * vector_bytes))
+
+
+def channel_cycles(vectors, filters, multiplies):
+    """Modelled cycles of a register block per input channel."""
+    return max(vectors * filters / multiplies, LOAD_CYCLES * (vectors + filters)) + ROUND_CYCLES
+
+
+def filter_parts(vectors, filters, registers):
+    """Output channels of the register blocks of a group, for blocks of at most so many vectors."""
+    most = min(MOST_FILTERS, (registers - SPARE_REGISTERS - vectors) // vectors)
+    return parts(filters, math.ceil(filters / most))
+
+
+@functools.lru_cache(maxsize=4096)
+def choose(total, filters, fits, registers, multiplies, threads):
+    """Vectors of each block for `total` vectors of tiles, filters of each register block, and their cycles.
+
+    A block holds at most `fits` vectors.  `threads` share the blocks, each taking the next when it is free; 1 where
+    they share something else.  The cycles are modelled, per input channel and frequency, of the thread that has most
+    to do.
+    """
+    best, least = None, math.inf
+    for most in range(1, min(fits, MOST_VECTORS, total) + 1):
+        filter_sizes = filter_parts(most, filters, registers)
+        cycles = [sum(channel_cycles(n, k, multiplies) for k in filter_sizes) for n in range(most + 1)]
+        fewest = math.ceil(total / most)
+        for count in range(fewest, min(total, fewest + threads - 1) + 1):
+            busy = _busy(total, count, cycles, threads)
+            if busy < least:
+                best, least = (count, filter_sizes), busy
+    count, filter_sizes = best
+    return tuple(parts(total, count)), tuple(filter_sizes), least
+
+
+def _busy(total, count, cycles, threads):
+    """Cycles of the thread that has most to do, where `count` near-equal blocks are taken one after the other."""
+    size, larger = divmod(total, count)
+    if count < threads or count > MANY_BLOCKS * threads:  # filters are shared, too; or there is always something left
+        return (larger * cycles[min(size + 1, len(cycles) - 1)] + (count - larger) * cycles[size]) / threads
+    shares = [0.0] * threads
+    for n in parts(total, count):  # the larger ones come first
+        shares[shares.index(min(shares))] += cycles[n]
+    return max(shares)

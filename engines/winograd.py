@@ -1,0 +1,205 @@
+"""Winograd's minimal filtering: F(m, r) makes m outputs of r taps with m + r - 1 products instead of m · r.
+
+    y = Aᵀ [ sum over c of (G g_c Gᵀ) ⊙ (Bᵀ d_c B) ] A
+
+on tiles of the input that overlap by r - 1 (A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural
+Networks, 2016, §4); 3×3 taps on 4×4 outputs need 36 products instead of 144.  The sum over channels is a
+matrix product per frequency.  It wins for 3×3 kernels of stride 1 with some 32 and more channels on both
+sides; where planes are small and channels many, transformed weights no longer fit the caches.
+
+The larger the tile, the fewer products and the larger the error.  An engine has one error bound, so there are
+three of them, by the most products that a tile has along a dimension: ``winograd4`` with F(2, 3), hardly less exact
+than the direct sum; ``winograd`` with F(4, 3), also beside F(2, 3), and F(2, 5); ``winograd8`` with F(6, 3), F(4, 5)
+and F(2, 7).  Each takes its tile with the least predicted time, and `rtol` decides which of them may be chosen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import platform
+from functools import lru_cache
+
+import numpy as np
+
+from convbench.engine import UNROUNDED_GUARD, Engine, unit_roundoff
+from convbench.machine import Machine, this_machine
+from convbench.settings import get_num_threads
+from convbench.spec import ConvSpec
+
+from .jit.target import cache_bytes
+from .jit.winograd_matrices import growth
+from .jit.winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
+
+DTYPES = ("float32", "float64")
+MOST_TAPS = 7
+TABLE_LIMIT_BYTES = 64 << 20
+RUN, RECORD_BYTES = 16, 80  # tiles of a row that one record is about
+PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows, asked without loading a compiler
+#: Outputs of a tile per dimension that are considered: odd numbers leave more of even-sized planes over.
+OUTPUTS = (2, 4, 6)
+#: What rounding sums of C products adds, in parts of `growth` and √C: of data of both signs nothing (0.15 in all from
+#: C = 8 on), of one sign 1/6 with F(2, 3), 1/20 with F(4, 3); a single product 0.8 in all at most (28×28, 2026-11).
+SUM_GROWTH = 1 / 8
+
+# Cycles of a core, fitted to 3×3 layers of 64 to 512 channels (Cascade Lake, 2026-11).
+GATHER_CYCLES = (
+    1.1  # a vector of a channel's tiles at one frequency, per product along both dimensions: transformed ...
+)
+SCATTER_CYCLES = 0.8  # ... and back, through the L2 cache
+SHARED_GATHER_CYCLES = 36  # the same through the last-level cache, whatever the tile
+SHARED_SCATTER_CYCLES = 19
+ROUND_CYCLES = 4000  # the start of a round of tasks, and waiting for its last one
+REGISTERS = {64: 32}  # by bytes of a vector; others have
+FEWER_REGISTERS = 16
+
+
+class Winograd(Engine):
+    """F(m, r) with m + r - 1 = 5 or 6 along at least one dimension, by code generated for the tile."""
+
+    name = "winograd"
+    summary = "minimal filtering, tiles of 5 or 6 products along a dimension"
+    products = (5, 6)
+    error_measure = "l2"
+    fuses_bias = True
+
+    def why_unsupported(self, spec: ConvSpec) -> str | None:
+        """One and two dimensions of stride and dilation 1, 2 to 7 taps along at least one of them."""
+        if spec.dtype not in DTYPES:
+            return f"{self.name} computes {' and '.join(DTYPES)}, not {spec.dtype}"
+        if spec.ndim > 2:
+            return f"{self.name} computes one and two dimensions, not {spec.ndim}"
+        if set(spec.stride) != {1}:
+            return f"{self.name} has tiles of neighbouring outputs: stride 1, not {spec.stride}"
+        if any(d > 1 < k for k, d in zip(spec.kernel, spec.dilation, strict=True)):
+            return f"{self.name} has tiles of neighbouring inputs: dilation 1, not {spec.dilation}"
+        if not 2 <= max(spec.kernel) <= MOST_TAPS:
+            return f"{self.name} computes kernels of 2 to {MOST_TAPS} taps, not {spec.kernel}"
+        if not _options(spec.kernel, self.products):
+            least, most = self.products
+            return (
+                f"{self.name} has tiles of {least} to {most} products along a dimension, none fits taps {spec.kernel}"
+            )
+        tables = _table_bytes(spec, self._outputs(spec))
+        if tables > TABLE_LIMIT_BYTES:
+            return f"{self.name} would make tables of {tables:,} bytes; at most {TABLE_LIMIT_BYTES:,} are accepted"
+        if platform.machine().lower() not in PROCESSORS:
+            return f"{self.name} generates code for {', '.join(PROCESSORS)}, not {platform.machine()}"
+        return None
+
+    def workspace_bytes(self, spec: ConvSpec) -> int:
+        """Transformed and plain weights, and transformed tiles: a cache of them per thread, or rounds of them."""
+        outputs = self._outputs(spec)
+        products = _products(spec, outputs)
+        weights = math.prod(spec.weight_shape[:2]) * (products + math.prod(spec.kernel)) * spec.itemsize
+        tiles = _tiles(spec, outputs) * products * (spec.in_channels + spec.out_channels) * spec.itemsize
+        return weights + _table_bytes(spec, outputs) + min(2 * tiles, SHARED_BYTES + get_num_threads() * cache_bytes())
+
+    def error_bound(self, spec: ConvSpec) -> float:
+        """u · growth · (1 + √C / 8) and two roundings, in the relative L2 norm, for data of even magnitude."""
+        grown = math.prod(growth(m, k) for m, k in zip(self._outputs(spec), spec.kernel, strict=True))
+        summed = 1 + math.sqrt(spec.weight_shape[1]) * SUM_GROWTH
+        return unit_roundoff(spec.dtype) * (grown * summed + UNROUNDED_GUARD)
+
+    def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
+        """Products in registers and both transforms, or weights and arrays through memory."""
+        return machine.call_seconds + _seconds(spec, _fastest(spec, self.products, machine), machine)
+
+    def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
+        """Transform the weight and generate what kernels are not there yet."""
+        return _Plan(spec, weight, bias, self._outputs(spec))
+
+    def _outputs(self, spec):
+        return _fastest(spec, self.products, this_machine(get_num_threads()))
+
+
+class Winograd4(Winograd):
+    """At most four products: F(2, 3), F(2, 2)."""
+
+    name = "winograd4"
+    summary = "minimal filtering, tiles of at most 4 products along a dimension: the most exact ones"
+    products = (3, 4)
+
+
+class Winograd8(Winograd):
+    """Seven or eight products along at least one dimension: F(6, 3), F(4, 5), F(2, 7)."""
+
+    name = "winograd8"
+    summary = "minimal filtering, tiles of 7 or 8 products along a dimension: the least exact ones"
+    products = (7, 8)
+
+
+@lru_cache
+def _options(taps, products):
+    """m of F(m, r) per dimension, of tiles that have at most so many products along each and at least along one."""
+    least, most = products
+    sizes = [(1,) if r == 1 else [m for m in OUTPUTS if m + r - 1 <= most] for r in taps]
+    return tuple(
+        outputs
+        for outputs in itertools.product(*sizes)
+        if max(m + r - 1 for m, r in zip(outputs, taps, strict=True)) >= least
+    )
+
+
+def _products(spec, outputs):
+    return math.prod(m + k - 1 for m, k in zip(outputs, spec.kernel, strict=True))
+
+
+def _table_bytes(spec, outputs):
+    """About what the records of rows take: two per output row and sixteen tiles."""
+    rows, width = spec.batch * math.prod(spec.output_spatial[:-1]), spec.output_spatial[-1]
+    return rows * -(-width // (RUN * outputs[-1])) * 2 * RECORD_BYTES
+
+
+def _tiles(spec, outputs):
+    return spec.batch * math.prod(-(-size // m) for size, m in zip(spec.output_spatial, outputs, strict=True))
+
+
+@lru_cache(maxsize=1024)
+def _fastest(spec: ConvSpec, products: tuple[int, int], machine: Machine) -> tuple[int, ...]:
+    """m of F(m, r) per dimension with the least predicted time."""
+    return min(_options(spec.kernel, products), key=lambda outputs: _seconds(spec, outputs, machine))
+
+
+def _seconds(spec, outputs, machine):
+    """Modelled time of a tile size, calls aside."""
+    products, lanes = _products(spec, outputs), max(1, machine.vector_bytes // spec.itemsize)
+    vectors = max(1, -(-_tiles(spec, outputs) // lanes))
+    channels, filters = spec.weight_shape[1], max(1, spec.out_channels // spec.groups)
+    fits = fitting(products, channels, machine.vector_bytes, cache_bytes())
+    fused = fits >= FUSED_VECTORS
+    registers = REGISTERS.get(machine.vector_bytes, FEWER_REGISTERS)
+    threads = machine.threads if fused else 1
+    per_channel = choose(vectors, filters, fits if fused else vectors, registers, machine.fma_pipes, threads)[-1]
+    cycles = per_channel * threads * channels
+    work = sum(m + k - 1 for m, k in zip(outputs, spec.kernel, strict=True))
+    gather, scatter = SHARED_GATHER_CYCLES, SHARED_SCATTER_CYCLES
+    if fused:
+        gather, scatter = GATHER_CYCLES * work, SCATTER_CYCLES * work
+    cycles += vectors * (gather * channels + scatter * filters)
+    cycles = cycles * products * spec.groups / machine.threads + ROUND_CYCLES * (1 if fused else 3)
+    weights = math.prod(spec.weight_shape[:2]) * products * spec.itemsize
+    return max(cycles / machine.hertz, (weights + spec.data_bytes) / machine.bandwidth)
+
+
+class _Plan:
+    """Winograd's plan, and the direct one for calls whose results are not all finite.
+
+    A NaN or Inf spreads over its tile, and numbers near the largest overflow in a transform though the sum would not.
+    """
+
+    def __init__(self, spec, weight, bias, outputs):
+        from .jit.winograd import WinogradPlan
+
+        self._fast = WinogradPlan(spec, weight, bias, outputs=outputs)
+        self._given = spec, np.array(weight), None if bias is None else np.array(bias)
+        self._direct = None
+        self.nbytes = self._fast.nbytes + weight.nbytes
+
+    def __call__(self, x, out):
+        if not self._fast(x, out):
+            from .direct import Direct
+
+            if self._direct is None:
+                self._direct = Direct().plan(*self._given)
+            self._direct(x, out)
