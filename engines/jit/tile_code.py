@@ -57,6 +57,7 @@ FRAME = (
     "pick_rows",
     "pick_columns",
     "line",
+    "plain",
     "struck",
 )
 #: Words of a job: where a tile begins in the input (offset in bytes, may lie before it), which of its rows and
@@ -92,56 +93,81 @@ def _lanes_between(code, kind, first, stop):
 
 
 def write_load(code, dtype, flat):
-    """``load(strip, source, pitch, rows, first_row, stop_row, first, stop, weights, zeros)``.
+    """``load(tile, source, pitch, rows, first_row, stop_row, first, stop, strips, strip_bytes, weights, zeros)``.
 
+    Row by row, as the memory's prefetchers like it.  What does not exist is read from a row of zeros or masked.
     Flat: positions of a row are those of the one before and `pitch` more; first and stop count from the first row's.
     """
-    strip, source, pitch, rows, first_row, stop_row, first, stop, weights, zeros = code.arguments
+    tile, source, pitch, rows, first_row, stop_row, first, stop, strips, strip_bytes, weights, zeros = code.arguments
     kind = code.vector(dtype)
-    shared = None if flat else _lanes_between(code, kind, first, stop)
     step = pitch // kind.itemsize if flat else None
+    width = strips * kind.lanes
+    inside = first.compare("<=", 0) & stop.compare(">=", width * 1 if not flat else width * rows * 2)
 
     def line(number):
         if flat:
-            return (source + number * pitch).load(
-                kind, _lanes_between(code, kind, first - number * step, stop - number * step)
-            )
+            return source + number * pitch
         there = number.compare("<", stop_row) & number.compare(">=", first_row)
-        return there.choose(source + number * pitch, zeros).load(kind, shared)
+        return there.choose(source + number * pitch, zeros)
 
-    def element(h, at, weight):
+    def row(h, at, weight, masked):
         turn = weight.broadcast(kind), (weight + kind.itemsize).broadcast(kind)
-        store_element(at, multiply((line(h), line(h + rows)), turn))
+        lines = line(h), line(h + rows)
+        starts = (h * step, (h + rows) * step) if flat else (None, None)
+
+        def part(where, start, column):
+            if not masked:
+                return (where + column * kind.itemsize).load(kind)
+            skipped = column if start is None else column + start
+            mask = _lanes_between(code, kind, first - skipped, stop - skipped)
+            return (where + column * kind.itemsize).load(kind, mask)
+
+        def strip(c, to):
+            values = [part(where, start, c * kind.lanes) for where, start in zip(lines, starts, strict=True)]
+            store_element(to, multiply(values, turn))
+            return (to + strip_bytes,)
+
+        code.loop(strips, strip, (at,))
         return at + 2 * kind.bytes, weight + 2 * kind.itemsize
 
-    code.loop(rows, element, (strip, weights))
+    with code.either(inside) as (yes, no):
+        with yes:
+            code.loop(rows, lambda h, at, weight: row(h, at, weight, False), (tile, weights))
+        with no:
+            code.loop(rows, lambda h, at, weight: row(h, at, weight, True), (tile, weights))
     code.finish()
 
 
 def write_store(code, dtype, flat):
-    """``store(strip, out, pitch, rows, out_rows, columns, weights)``: real parts are rows, imaginary ones those `rows` below.
+    """``store(tile, out, pitch, rows, out_rows, columns, strips, strip_bytes, weights)``.
 
-    Flat: `columns` counts positions from the strip's first.
+    Real parts are rows, imaginary ones those `rows` below.  Flat: `columns` counts positions.
     """
-    strip, out, pitch, rows, out_rows, columns, weights = code.arguments
+    tile, out, pitch, rows, out_rows, columns, strips, strip_bytes, weights = code.arguments
     kind = code.vector(dtype)
-    shared = None if flat else code.mask(columns, kind)
     step = pitch // kind.itemsize if flat else None
 
     def half(first, count, imaginary):
         def row(h, at, weight):
-            real, other = load_element(at, kind)
             c, s = weight.broadcast(kind), (weight + kind.itemsize).broadcast(kind)
+            minus = Value(code, code.builder.fneg(s.ir))
             number = h + first
-            mask = code.mask(columns - number * step, kind) if flat else shared
-            if imaginary:
-                value = (other * c).fma(real, Value(code, code.builder.fneg(s.ir)))
-            else:
-                value = (real * c).fma(other, s)
-            (out + number * pitch).store(value, mask)
+            wide = (columns - number * step).least(strips * kind.lanes) if flat else columns
+
+            def strip(_, at, to, left):
+                real, other = load_element(at, kind)
+                value = (other * c).fma(real, minus) if imaginary else (real * c).fma(other, s)
+                with code.either(left.compare(">=", kind.lanes)) as (yes, no):
+                    with yes:
+                        to.store(value)
+                    with no:
+                        to.store(value, code.mask(left, kind))
+                return at + strip_bytes, to + kind.bytes, left - kind.lanes
+
+            code.loop((wide + (kind.lanes - 1)) // kind.lanes, strip, (at, out + number * pitch, wide))
             return at + 2 * kind.bytes, weight + 2 * kind.itemsize
 
-        code.loop(count, row, (strip, weights))
+        code.loop(count, row, (tile, weights))
 
     half(code.value(0), out_rows.least(rows), False)
     half(rows, out_rows - rows, True)
@@ -221,30 +247,16 @@ class _Task:
         run_steps(self.code, self.pointer(name), self.word[f"{name}_count"], data)
 
     def columns_in(self):
-        """Every strip loaded and transformed; one without input is only filled with zeros."""
+        """The tile loaded, and its strips transformed where they are not all zeros."""
         word, job, kind = self.word, self.job, self.kind
         source = (self.frame + FRAME_INPUT).load_pointer() + job["source"]
+        valid = [job[name] for name in ("first_row", "stop_row", "first", "stop")]
+        layout = [word["strips"], self.strip, self.pointer("weights"), self.pointer("zeros")]
+        self.code.call(self.pointer("load"), [self.tile, source, word["pitch"], word["rows"], *valid, *layout])
 
         def strip(number):
-            data, column = self.tile + number * self.strip, number * kind.lanes
-            first, stop = job["first"] - column, job["stop"] - column
-            self.code.call(
-                self.pointer("load"),
-                [
-                    data,
-                    source + column * kind.itemsize,
-                    word["pitch"],
-                    word["rows"],
-                    job["first_row"],
-                    job["stop_row"],
-                    first,
-                    stop,
-                    self.pointer("weights"),
-                    self.pointer("zeros"),
-                ],
-            )
-            with self.code.when(stop.compare(">", 0)):
-                self.steps("down", data)
+            with self.code.when(job["stop"].compare(">", number * kind.lanes)):
+                self.steps("down", self.tile + number * self.strip)
 
         self.code.loop(word["strips"], strip)
 
@@ -282,22 +294,17 @@ class _Task:
         """The strips that hold outputs transformed back and stored; one output tells whether the tile met a NaN or Inf."""
         code, word, job, kind = self.code, self.word, self.job, self.kind
         out = (self.frame + FRAME_OUTPUT).load_pointer() + job["out"]
-        to = self.buffer if strided else out
+        plain = self.tile + word["plain"]
+        to = plain if strided else out
         pitch = word["line"] if strided else word["out_pitch"]
         needed = word["strips"] if self.flat else (job["out_columns"] + (kind.lanes - 1)) // kind.lanes
 
-        def strip(number):
-            data, column = self.tile + number * self.strip, number * kind.lanes
-            self.steps("up", data)
-            place = to + column * kind.itemsize
-            left = job["out_columns"] - column
-            arguments = [data, place, pitch, word["rows"], job["out_rows"], left, self.pointer("weights")]
-            code.call(self.pointer("store"), arguments)
-
-        code.loop(needed, strip)
+        code.loop(needed, lambda number: self.steps("up", self.tile + number * self.strip))
+        layout = [word["strips"], self.strip, self.pointer("weights")]
+        code.call(self.pointer("store"), [self.tile, to, pitch, word["rows"], job["out_rows"], job["out_columns"], *layout])
         self._probe()
         if strided:
-            source = self.buffer + job["skipped"]
+            source = plain + job["skipped"]
             arguments = [source, word["pick_rows"], word["pick_columns"], out, word["out_pitch"]]
             code.call(self.pointer("pick"), [*arguments, job["kept_rows"], job["kept_columns"]])
 

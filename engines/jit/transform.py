@@ -9,31 +9,16 @@ scrambled order (`order`), and the inverse takes them in it: a convolution never
 sequence element is two vectors, real parts and imaginary parts, so no pass moves a value from lane to lane.
 """
 
-import functools
 import math
 
 import numpy as np
 
+from ..fft_tiles import factors
 from .compile import address
 from .vector import Code, Value
 
-#: Lengths of butterflies.  Radix 8 keeps its 16 vectors in AVX-512's 32 registers; 16 spills.
-RADICES = (2, 3, 4, 5, 8)
 #: Words of a step: function, blocks, elements between a butterfly's inputs, and its table's address.
 STEP = 4
-
-
-@functools.cache
-def factors(length):
-    """Radices of the passes of a transform, the last one (whose butterflies need no twiddles) included; None if none.
-
-    As few passes as possible.
-    """
-    if length in RADICES:
-        return (length,)
-    rests = [(radix, factors(length // radix)) for radix in RADICES if length % radix == 0 and length > radix]
-    found = [tuple(sorted((radix, *rest), reverse=True)) for radix, rest in rests if rest]
-    return min(found, key=lambda radices: (len(radices), sum(radices)), default=None)
 
 
 def order(length):

@@ -1,0 +1,227 @@
+"""Tiles of a spectral convolution: what sizes there are, what they cost, and which one a problem takes.
+
+Overlap-save (A. Oppenheim & R. Schafer, Discrete-Time Signal Processing, §8.7): a tile of F positions yields
+F - (extent - 1) outputs per axis; the rest is spoilt by the wrap-around.  Large tiles waste less, small ones stay in the
+cache: `choose` takes the least predicted time.  Pure arithmetic, nothing is imported that computes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from convbench.spec import ConvSpec
+
+#: Lengths of butterflies.  Radix 8 keeps its 16 vectors in AVX-512's 32 registers; 16 would spill.
+RADICES = (2, 3, 4, 5, 8)
+
+# Cycles per complex vector of a tile, when a tile's arrays stay in the second-level cache (Cascade Lake, both
+# cores busy, float32, 2026-11).  Butterflies with twiddles, without, loading from the image, storing to it, one turn:
+PASS_CYCLES = {2: 3.0, 3: 4.0, 4: 4.4, 5: 6.0, 8: 6.3}
+LEAF_SHARE = 0.6
+LOAD_CYCLES, STORE_CYCLES, TURN_CYCLES = 25.0, 25.0, 8.0
+SCALE_CYCLES = 4.0
+CALL_CYCLES = 25.0  # each call of a pass
+TILE_CYCLES = 500.0
+FMA_PIPES = 2  # of the processor that these were measured on
+CACHE_BYTES = 1 << 20  # a second-level cache; tiles over it ...
+UNCACHED = 1.35  # ... cost this factor
+JOIN_SECONDS = 1.5e-6  # a call of the thread pool, with a second thread that must be found
+PRODUCT_CYCLES = 2.6  # four multiply-adds of one complex vector, with what their loads cost
+JOB_BYTES = 112
+MAX_GROUP_BYTES = 64 << 20  # spectra of tiles that are held at once to share the kernels' spectra
+
+
+@cache
+def factors(length: int) -> tuple[int, ...] | None:
+    """Radices of the passes of a transform, the last one (whose butterflies need no twiddles) included; None if none.
+
+    As few passes as possible.
+    """
+    if length in RADICES:
+        return (length,)
+    rests = [(radix, factors(length // radix)) for radix in RADICES if length % radix == 0 and length > radix]
+    found = [tuple(sorted((radix, *rest), reverse=True)) for radix, rest in rests if rest]
+    return min(found, key=lambda radices: (len(radices), sum(radices)), default=None)
+
+
+@cache
+def _passes(length):
+    """Cycles per vector of one transform in one direction, calls left out."""
+    *radices, last = factors(length)
+    return sum(PASS_CYCLES[radix] for radix in radices) + LEAF_SHARE * PASS_CYCLES[last]
+
+
+@cache
+def fast_length(length: int, multiple: int) -> int:
+    """The smallest number >= `length` that is a multiple of `multiple` and has a transform."""
+    length = -(-length // multiple) * multiple
+    while factors(length) is None:
+        length += multiple
+    return length
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Size of a tile: `rows` complex rows (twice as many real ones) and `columns`.  Flat: one run of numbers."""
+
+    rows: int
+    columns: int
+    flat: bool = False
+
+    @property
+    def elements(self) -> int:
+        """Complex numbers."""
+        return self.rows * self.columns
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Real positions per axis of the problem."""
+        return (2 * self.elements,) if self.flat else (2 * self.rows, self.columns)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A tile, and per spatial axis the outputs at stride 1 that it yields and how many tiles there are."""
+
+    tile: Tile
+    steps: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def per_plane(self) -> int:
+        """Tiles of one plane."""
+        return math.prod(self.counts)
+
+
+def positions(spec: ConvSpec) -> tuple[int, ...]:
+    """Outputs at stride 1 that the outputs of `spec` are among, per axis."""
+    return tuple((size - 1) * s + 1 for size, s in zip(spec.output_spatial, spec.stride, strict=True))
+
+
+def separate(spec: ConvSpec) -> bool:
+    """Whether every output channel comes from an input channel of its own."""
+    return spec.in_channels == spec.groups == spec.out_channels
+
+
+def tile_bytes(tile: Tile, itemsize: int) -> int:
+    """Bytes of its complex numbers."""
+    return 2 * itemsize * tile.elements
+
+
+def kernel_bytes(spec: ConvSpec, tile: Tile) -> int:
+    """Bytes of all kernels' spectra."""
+    return spec.out_channels * (spec.in_channels // spec.groups) * tile_bytes(tile, spec.itemsize)
+
+
+def group_size(spec: ConvSpec, tiling: Tiling) -> int:
+    """Tiles whose spectra are held at once where channels are summed."""
+    each = (spec.in_channels + spec.out_channels) * tile_bytes(tiling.tile, spec.itemsize)
+    return max(1, min(spec.batch * tiling.per_plane, MAX_GROUP_BYTES // each))
+
+
+def cycles(spec: ConvSpec, tiling: Tiling, lanes: int, threads: int) -> float:
+    """Predicted cycles of the busiest thread, and of waiting for memory in units of a core's cycles."""
+    tile = tiling.tile
+    kept = min(1.0, tiling.steps[-1] / tile.columns) if not tile.flat else 1.0
+    into = LOAD_CYCLES + TURN_CYCLES + _passes(tile.rows) + _passes(tile.columns)
+    back = STORE_CYCLES * kept + TURN_CYCLES + _passes(tile.rows) * kept + _passes(tile.columns)
+    if tile.flat:
+        into, back = into + SCALE_CYCLES, back + SCALE_CYCLES
+    vectors = tile.elements / lanes
+    held = tile_bytes(tile, spec.itemsize) * (2 if separate(spec) else 1)
+    slow = UNCACHED if held > CACHE_BYTES else 1.0
+    calls = CALL_CYCLES * (tile.columns + tile.rows) / lanes * 2.5
+    tiles = spec.batch * tiling.per_plane
+    if separate(spec):
+        each = slow * (vectors * (into + back) + 2 * calls) + TILE_CYCLES
+        return each * -(-tiles * spec.in_channels // threads)
+    change = slow * (vectors * into + calls) * -(-tiles * spec.in_channels // threads)
+    change += slow * (vectors * back + calls) * -(-tiles * spec.out_channels // threads)
+    pairs = spec.out_channels * spec.in_channels // spec.groups
+    return change + PRODUCT_CYCLES * vectors * pairs * tiles / threads
+
+
+def kernel_traffic(spec: ConvSpec, tiling: Tiling) -> int:
+    """Bytes of kernels' spectra read from memory, once for each group of tiles."""
+    if separate(spec):
+        return kernel_bytes(spec, tiling.tile) if spec.in_channels > 1 else 0
+    tiles = spec.batch * tiling.per_plane
+    return kernel_bytes(spec, tiling.tile) * -(-tiles // group_size(spec, tiling))
+
+
+@lru_cache(maxsize=1024)
+def choose(spec: ConvSpec, lanes: int, threads: int, seconds_per_cycle: float, seconds_per_byte: float):
+    """The fastest tiling of `spec` by prediction, and its seconds."""
+    best = None
+    for tiling in _tilings(spec, lanes):
+        seconds = cycles(spec, tiling, lanes, threads) * seconds_per_cycle
+        seconds += kernel_traffic(spec, tiling) * seconds_per_byte
+        if best is None or seconds < best[1]:
+            best = tiling, seconds
+    tiling, seconds = best
+    joins = 1 if separate(spec) else 3
+    return tiling, seconds + joins * JOIN_SECONDS
+
+
+def _tilings(spec, lanes):
+    outputs = positions(spec)
+    if spec.ndim == 1:
+        for length in _lengths(outputs[0], spec.extents[0], 2 * lanes * lanes):
+            yield _tiling(spec, Tile(*_flat_shape(length // 2, lanes), True), lanes)
+        return
+    heights = _lengths(outputs[0], spec.extents[0], 2 * lanes)
+    widths = _lengths(outputs[1], spec.extents[1], lanes)
+    for height in heights:
+        for width in widths:
+            yield _tiling(spec, Tile(height // 2, width), lanes)
+
+
+def _lengths(outputs, extent, multiple):
+    """The shortest tiles that cut an axis into one, two, three ... parts."""
+    found, parts = [], 1
+    while True:
+        length = fast_length(-(-outputs // parts) + extent - 1, multiple)
+        if length not in found:
+            found.append(length)
+        if length < 2 * extent or length <= 2 * multiple or parts >= outputs:
+            return found
+        parts = max(parts + 1, -(-outputs // max(length - multiple - extent + 1, 1)) if parts > 4 else parts + 1)
+
+
+def _flat_shape(elements, lanes):
+    """Rows and columns, multiples of the lanes, as square as can be."""
+    best = None
+    rows = lanes
+    while rows * lanes <= elements:
+        if elements % (rows * lanes) == 0 and factors(rows) and factors(elements // rows):
+            shape = (rows, elements // rows)
+            best = shape if best is None or abs(math.log(shape[0] / shape[1])) < abs(math.log(best[0] / best[1])) else best
+        rows += lanes
+    return best
+
+
+def _tiling(spec, tile, lanes):
+    steps, counts = [], []
+    for outputs, length, extent in zip(positions(spec), tile.lengths, spec.extents, strict=True):
+        step = length - extent + 1
+        if step < outputs and step % lanes <= step // 16:
+            step -= step % lanes  # whole vectors, that may lie on whole cache lines
+        step = min(step, outputs)
+        steps.append(step)
+        counts.append(-(-outputs // step))
+    return Tiling(tile, tuple(steps), tuple(counts))
+
+
+def workspace_bytes(spec: ConvSpec, tiling: Tiling, threads: int) -> int:
+    """Bytes that a plan holds: kernels' spectra, spectra of a group of tiles, each thread's tile, and jobs."""
+    tile, plane = tiling.tile, tile_bytes(tiling.tile, spec.itemsize)
+    tiles = spec.batch * tiling.per_plane
+    scratch = plane * (2 if max(spec.stride) > 1 else 1) + 128 * tile.columns
+    held = kernel_bytes(spec, tile) + math.prod(spec.weight_shape) * spec.itemsize + threads * scratch
+    if not separate(spec):
+        held += (spec.in_channels + spec.out_channels) * group_size(spec, tiling) * plane
+    if tile.flat:
+        held += 2 * plane
+    return held + JOB_BYTES * tiles * (spec.out_channels if separate(spec) else spec.in_channels + spec.out_channels)
