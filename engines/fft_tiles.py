@@ -16,17 +16,17 @@ from convbench.spec import ConvSpec
 #: Lengths of butterflies.  Radix 8 keeps its 16 vectors in AVX-512's 32 registers; 16 would spill.
 RADICES = (2, 3, 4, 5, 8)
 
-# Cycles per complex vector of a tile, when a tile's arrays stay in the second-level cache (Cascade Lake, both
-# cores busy, float32, 2026-11).  Butterflies with twiddles, without, loading from the image, storing to it, one turn:
-PASS_CYCLES = {2: 3.0, 3: 4.0, 4: 4.4, 5: 6.0, 8: 6.3}
+# Cycles of 2.4 GHz per complex vector of a tile (2048 x 2048, k = 31 in 22 tiles from 64 x 64 to 1024 x 1024, float32
+# and float64, both cores of a 2-core Cascade Lake VM, 2026-11; within 20 % of all).  A butterfly with twiddles; its
+# share without; loading from the image, storing to it, turning rows into lanes or back, and the twiddles of a flat tile:
+PASS_CYCLES = {2: 3.0, 3: 6.0, 4: 4.4, 5: 7.0, 8: 6.3}
 LEAF_SHARE = 0.6
-LOAD_CYCLES, STORE_CYCLES, TURN_CYCLES = 25.0, 25.0, 8.0
-SCALE_CYCLES = 4.0
+LOAD_CYCLES, STORE_CYCLES, TURN_CYCLES, SCALE_CYCLES = 42.0, 42.0, 8.0, 4.0
 CALL_CYCLES = 25.0  # each call of a pass
 TILE_CYCLES = 500.0
 FMA_PIPES = 2  # of the processor that these were measured on
-CACHE_BYTES = 1 << 20  # a second-level cache; tiles over it ...
-UNCACHED = 1.35  # ... cost this factor
+CACHED_BYTES = 512 << 10  # a tile and its kernel's spectrum that stay in the second-level cache ...
+UNCACHED = 0.11  # ... and what each doubling beyond costs
 JOIN_SECONDS = 1.5e-6  # a call of the thread pool, with a second thread that must be found
 PRODUCT_CYCLES = 2.6  # four multiply-adds of one complex vector, with what their loads cost
 JOB_BYTES = 112
@@ -131,7 +131,7 @@ def cycles(spec: ConvSpec, tiling: Tiling, lanes: int, threads: int) -> float:
         into, back = into + SCALE_CYCLES, back + SCALE_CYCLES
     vectors = tile.elements / lanes
     held = tile_bytes(tile, spec.itemsize) * (2 if separate(spec) else 1)
-    slow = UNCACHED if held > CACHE_BYTES else 1.0
+    slow = 1.0 + UNCACHED * max(0.0, math.log2(held / CACHED_BYTES))
     calls = CALL_CYCLES * (tile.columns + tile.rows) / lanes * 2.5
     tiles = spec.batch * tiling.per_plane
     if separate(spec):

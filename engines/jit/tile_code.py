@@ -22,6 +22,9 @@ from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, _add
 from .transform import load_element, multiply, run_steps, store_element
 from .vector import Code, Kind, Value
 
+#: Rows of an image fetched ahead: 1024 x 1024, k = 63 in tiles of 256 x 256 takes 1.81 ms without, 1.66 so (Cascade Lake,
+#: 2026-11); storing past the caches instead gained nothing.
+AHEAD = 2
 #: Words of a frame behind its head.
 FRAME = (
     "jobs",
@@ -124,6 +127,8 @@ def write_load(code, dtype, flat):
 
         def strip(c, to):
             values = [part(where, start, c * kind.lanes) for where, start in zip(lines, starts, strict=True)]
+            for where in lines:
+                code.prefetch(where + pitch * AHEAD + c * kind.bytes)
             store_element(to, multiply(values, turn))
             return (to + strip_bytes,)
 
@@ -159,6 +164,7 @@ def write_store(code, dtype, flat):
                 value = (other * c).fma(real, minus) if imaginary else (real * c).fma(other, s)
                 with code.either(left.compare(">=", kind.lanes)) as (yes, no):
                     with yes:
+                        code.prefetch(to + pitch * AHEAD)
                         to.store(value)
                     with no:
                         to.store(value, code.mask(left, kind))
