@@ -155,7 +155,7 @@ def kernel_traffic(spec: ConvSpec, tiling: Tiling) -> int:
 def choose(spec: ConvSpec, lanes: int, threads: int, seconds_per_cycle: float, seconds_per_byte: float):
     """The fastest tiling of `spec` by prediction, and its seconds."""
     best = None
-    for tiling in _tilings(spec, lanes):
+    for tiling in tilings(spec, lanes):
         seconds = cycles(spec, tiling, lanes, threads) * seconds_per_cycle
         seconds += kernel_traffic(spec, tiling) * seconds_per_byte
         if best is None or seconds < best[1]:
@@ -165,7 +165,8 @@ def choose(spec: ConvSpec, lanes: int, threads: int, seconds_per_cycle: float, s
     return tiling, seconds + joins * JOIN_SECONDS
 
 
-def _tilings(spec, lanes):
+def tilings(spec: ConvSpec, lanes: int):
+    """Every tiling worth a look, for vectors of `lanes`."""
     outputs = positions(spec)
     if spec.ndim == 1:
         for length in _lengths(outputs[0], spec.extents[0], 2 * lanes * lanes):

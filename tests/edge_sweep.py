@@ -20,13 +20,19 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
-from convbench.engines.jit import dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep
+from convbench.engines import fft_tiles
+from convbench.engines.jit import dense, dense_frame, spectral, tile_tables, wide, wide_layout, wide_planes
+from convbench.engines.jit import tile_jobs, transform, wide_steps, wide_sweep
+from convbench.engines.jit.target import target
 from convbench.verify import expected, measured_error
 
-FAMILIES = ("dense", "dense in blocks of k", "wide rows", "wide planes", "wide sweeps", "wide sweeps past the caches")
+DIRECT = ("dense", "dense in blocks of k", "wide rows", "wide planes", "wide sweeps", "wide sweeps past the caches")
+SPECTRAL = ("spectral planes", "spectral channels")
+FAMILIES = DIRECT + SPECTRAL
 EXAMPLES = 60
 MOST_MACS = 300_000
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
+SMALL_GROUP = 100_000  # bytes: spectra of a few tiles at once
 FILL = 0xA5
 
 _protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -125,6 +131,30 @@ def sweep_specs(draw):
     return _spec(draw, draw(st.integers(1, 4)), 1, draw(st.integers(1, 2)), axes)
 
 
+@st.composite
+def tile_specs(draw, channels):
+    """Signals and images of one or a few tiles; with `channels`, several on one side at least."""
+    ndim = draw(st.integers(1, 2))
+    kernels = {1: draw(st.sampled_from((9, 300))), 2: draw(st.sampled_from((4, 30)))}
+    axes = _axes(draw, ndim, kernels, {1: 900, 2: 60}, (1, 1, 1, 2, 5), draw(st.sampled_from((0, 3, 40))))
+    if not channels:
+        return _spec(draw, draw(st.integers(1, 3)), 1, 1, axes)
+    return _spec(draw, draw(st.integers(1, 2)), draw(st.integers(1, 5)), draw(st.integers(2, 9)), axes)
+
+
+def spectral_plan(spec, weight, bias, isa):
+    """A plan of some tiling of `spec`; the bias is added as the interface does."""
+    os.environ["CONVBENCH_ISA"] = isa
+    tilings = list(fft_tiles.tilings(spec, target().lanes(spec.dtype)))
+    plan = spectral.SpectralPlan(spec, weight, tilings[spec.macs % len(tilings)])
+
+    def call(x, out):
+        plan(x, out)
+        out += 0 if bias is None else bias.reshape(-1, *(1,) * spec.ndim)
+
+    return call
+
+
 def _spec(draw, groups, channels, filters, axes, formats=("channels_first",)):
     spatial, kernel, stride, dilation, padding = zip(*axes, strict=True)
     return ConvSpec(
@@ -166,15 +196,19 @@ def check(spec, level, make, at_end, with_bias, seed):
     for out_at_end in (at_end, not at_end):
         out, rest = stand(np.full(spec.output_shape, np.nan, spec.dtype), spec.memory_format, out_at_end)
         plan(x, out)
-        error = measured_error("componentwise", out, exact + column, scale + abs(column))
-        assert error <= registry.get("direct").error_bound(spec), f"{spec} at {level}: error {error}"
+        engine = registry.get("fft" if make is spectral_plan else "direct")
+        error = measured_error(engine.error_measure, out, exact + column, scale + abs(column))
+        assert error <= engine.error_bound(spec), f"{spec} at {level}: error {error}"
         assert (rest == FILL).all(), f"{spec} at {level}: wrote beside the output"
 
 
 def sweep(family, level, count=None):
     """Check `count` random problems of a family of kernels at an instruction set level."""
-    for module in (dense, dense_frame, wide, wide_layout, wide_planes, wide_steps, wide_sweep):
+    modules = dense, dense_frame, spectral, tile_jobs, tile_tables, transform, wide, wide_layout, wide_planes
+    for module in (*modules, wide_steps, wide_sweep):
         module.np = GuardedNumPy()
+    tile_tables.aligned = spectral.aligned = GuardedNumPy().zeros  # whole cache lines that end at a page are aligned
+    fft_tiles.MAX_GROUP_BYTES = SMALL_GROUP
     if family == "dense in blocks of k":
         dense.cache_bytes = lambda: SMALL_CACHE
     if family.endswith("past the caches"):
@@ -183,9 +217,13 @@ def sweep(family, level, count=None):
     for way, name in ((wide_planes, "wide planes"), (wide_sweep, "wide sweeps")):
         if not family.startswith(name):
             way.suits = lambda *_: False
-    problems = {"rows": row_specs, "planes": plane_specs, "sweeps": sweep_specs}
-    problems = problems[family.split()[1]]() if family.startswith("wide") else dense_specs()
-    make = wide.WidePlan if family.startswith("wide") else dense.DensePlan
+    kinds = {"rows": row_specs, "planes": plane_specs, "sweeps": sweep_specs}
+    if family in SPECTRAL:
+        problems, make = tile_specs(family == "spectral channels"), spectral_plan
+    elif family.startswith("wide"):
+        problems, make = kinds[family.split()[1]](), wide.WidePlan
+    else:
+        problems, make = dense_specs(), dense.DensePlan
     limits = settings(
         max_examples=count or EXAMPLES,
         derandomize=not count,
@@ -197,7 +235,7 @@ def sweep(family, level, count=None):
     @limits
     @given(problems, st.booleans(), st.booleans(), st.integers(0, 99))
     def run(spec, at_end, with_bias, seed):
-        assume(0 < spec.macs < MOST_MACS)
+        assume(0 < spec.macs < MOST_MACS * (10 if family in SPECTRAL else 1))
         print(f"{spec} {spec.dtype} {spec.memory_format} at_end={at_end} bias={with_bias} seed={seed}", flush=True)
         check(spec, level, make, at_end, with_bias, seed)
 
