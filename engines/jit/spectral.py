@@ -18,7 +18,7 @@ from . import parallel, product_code, tile_code, tile_jobs
 from .parallel import FRAME_FUNCTION, FRAME_HEAD, FRAME_TASKS, FRAME_THREADS
 from .target import target
 from .tile_code import function
-from .tile_tables import Tables, aligned, kernel_spectra
+from .tile_tables import Tables, aligned, kernel_exponent, kernel_spectra
 
 #: Scratch of one task's gathered inputs: well inside the second-level cache.
 GATHER_BYTES = 256 << 10
@@ -144,8 +144,9 @@ class SpectralPlan:
     def _tile_run(self, part, items, places, words):
         spec, tile = self._spec, self._tiling.tile
         strided = part != "forward" and max(spec.stride) > 1
-        tables = self._tables.setdefault((part, strided), None) or Tables(spec.dtype, tile, part, strided)
-        self._tables[part, strided] = tables
+        if (part, strided) not in self._tables:
+            self._tables[part, strided] = Tables(spec.dtype, tile, kernel_exponent(self._weight), part, strided)
+        tables = self._tables[part, strided]
         jobs = self._keep(tile_jobs.job_table(spec, self._tiling, places, spec.itemsize))
         struck = np.zeros(1 + len(jobs), np.int64)
         line = tile.columns * spec.itemsize

@@ -38,6 +38,7 @@ FRAME = (
     "pitch",
     "out_pitch",
     "weights",
+    "weights_back",
     "twiddles",
     "twiddles_back",
     "zeros",
@@ -306,7 +307,7 @@ class _Task:
         needed = word["strips"] if self.flat else (job["out_columns"] + (kind.lanes - 1)) // kind.lanes
 
         code.loop(needed, lambda number: self.steps("up", self.tile + number * self.strip))
-        layout = [word["strips"], self.strip, self.pointer("weights")]
+        layout = [word["strips"], self.strip, self.pointer("weights_back")]
         code.call(self.pointer("store"), [self.tile, to, pitch, word["rows"], job["out_rows"], job["out_columns"], *layout])
         self._probe()
         if strided:

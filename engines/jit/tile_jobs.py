@@ -6,7 +6,10 @@ from .tile_code import JOB
 
 
 def _axis(size, low, outputs, stride, kept, length, step, count):
-    """Per tile of one axis: start in the input, valid first and stop, first output and outputs at stride 1, kept ones."""
+    """Per tile of one axis: start in the input, valid first and stop, first output and outputs at stride 1, kept ones.
+
+    `size` counts the input's positions up to the last that a window covers.
+    """
     origin = np.arange(count) * step
     start = origin - low
     first, stop = np.maximum(-start, 0), np.clip(size - start, 0, length)
@@ -28,7 +31,9 @@ def axes(spec, tiling):
     """`_axis` of every spatial axis."""
     outputs = [(size - 1) * s + 1 for size, s in zip(spec.output_spatial, spec.stride, strict=True)]
     lows = [low for low, _ in spec.padding]
-    parts = spec.spatial, lows, outputs, spec.stride, spec.output_spatial
+    reached = [made + span - 1 - low for made, span, low in zip(outputs, spec.extents, lows, strict=True)]
+    sizes = np.maximum(np.minimum(spec.spatial, reached), 0).tolist()
+    parts = sizes, lows, outputs, spec.stride, spec.output_spatial
     parts += tiling.tile.lengths, tiling.steps, tiling.counts
     return [_axis(*values) for values in zip(*parts, strict=True)]
 

@@ -14,6 +14,20 @@ ALIGNMENT = 64
 #: Complex numbers of kernels that are transformed at once.
 KERNEL_CHUNK = 1 << 20
 
+#: Inputs are multiplied by 2 to this, so that the smallest numbers of a type are not rounded as it rounds near zero.
+#: Larger ones than about 2^90 (2^950) overflow therefore, and their tiles are computed directly.
+RAISED = {"float32": 32, "float64": 64}
+#: Kernels' largest weight is made about one, as far as this allows: outputs' factor, which undoes both, stays normal.
+MOST_EXPONENT = {"float32": 60, "float64": 800}
+
+
+def kernel_exponent(weight):
+    """The power of two that kernels are multiplied by."""
+    largest = np.abs(weight).max(initial=0)
+    if not np.isfinite(largest) or largest == 0:
+        return 0
+    return min(-int(np.frexp(largest)[1]), MOST_EXPONENT[weight.dtype.name])
+
 
 def aligned(shape, dtype):
     """Zeros that begin on a cache line."""
@@ -30,7 +44,7 @@ def vectors(array, lanes):
 
 
 def spectrum(kernels, tile, lanes, dtype):
-    """What products need of real (count, height, width) kernels: the conjugate spectrum / its length, as the passes order it.
+    """What products need of real (count, height, width) kernels: the conjugate spectrum as the passes order it.
 
     Flat kernels have height 1.
     """
@@ -48,20 +62,26 @@ def spectrum(kernels, tile, lanes, dtype):
         full[:, : kernels.shape[1], : kernels.shape[2]] = kernels
         z = (full[:, :rows] + 1j * full[:, rows:]) * np.exp(0.5j * np.pi * np.arange(rows) / rows)[:, None]
         found = np.fft.fft2(z)[:, down[:, None], along]
-    return vectors(np.conj(found) / tile.elements, lanes).astype(dtype)
+    return vectors(np.conj(found), lanes).astype(dtype)
 
 
 class Tables:
-    """Everything about tiles of one size that a frame points at; `words` are its words."""
+    """Everything about tiles of one size that a frame points at; `words` are its words.
 
-    def __init__(self, dtype, tile, part="whole", strided=False):
+    `exponent` is the `kernel_exponent` of the weight.
+    """
+
+    def __init__(self, dtype, tile, exponent, part="whole", strided=False):
         machine = target()
         self.lanes, self.tile = machine.lanes(dtype), tile
         rows, columns = tile.rows, tile.columns
         around = part == "whole"
         down, along = Axis(machine, dtype, rows, False), Axis(machine, dtype, columns, around)
         angles = 0.5 * np.pi * np.arange(rows) / rows
-        self.weights = np.stack([np.cos(angles), np.sin(angles)], -1).astype(dtype)
+        turns = np.stack([np.cos(angles), np.sin(angles)], -1)
+        raised = RAISED[dtype]
+        self.weights = np.ldexp(turns, raised).astype(dtype)
+        self.weights_back = (np.ldexp(turns, -raised - exponent) / tile.elements).astype(dtype)
         self.zeros = np.zeros(columns, dtype)
         self._kept = [down, along]
 
@@ -73,6 +93,7 @@ class Tables:
             "strips": columns // self.lanes,
             "tile_bytes": tile.elements * 2 * self.lanes_bytes // self.lanes,
             "weights": self.weights.ctypes.data,
+            "weights_back": self.weights_back.ctypes.data,
             "zeros": self.zeros.ctypes.data,
             "load": code("load", (tile.flat,), "ppiiiiiiiipp", lambda c: tile_code.write_load(c, dtype, tile.flat)),
             "store": code("store", (tile.flat,), "ppiiiiiip", lambda c: tile_code.write_store(c, dtype, tile.flat)),
@@ -108,12 +129,13 @@ def kernel_spectra(spec, weight, tile, lanes):
     """Yield (output channel, input channel of its group, spectrum as (vectors, 2 · lanes)) for every kernel."""
     lead = (1,) * (2 - spec.ndim)
     kernels = weight.reshape(-1, *lead, *spec.kernel)
+    exponent = kernel_exponent(weight)
     spread = tuple(slice(None, None, d) for d in lead + spec.dilation)
     chunk = max(1, KERNEL_CHUNK // tile.elements)
     for first in range(0, len(kernels), chunk):
         some = kernels[first : first + chunk]
         dense = np.zeros((len(some), *lead, *spec.extents))
-        dense[(slice(None), *spread)] = some
+        dense[(slice(None), *spread)] = np.ldexp(some.astype(np.float64), exponent)
         found = spectrum(dense, tile, lanes, spec.dtype).reshape(len(some), -1, 2 * lanes)
         for number, values in enumerate(found, first):
             yield *divmod(number, spec.weight_shape[1]), values
