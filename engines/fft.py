@@ -64,7 +64,12 @@ class FFT(Engine):
         return cleaned + fft_tiles.workspace_bytes(spec, _tiling(spec, this_machine(threads))[0], threads)
 
     def error_bound(self, spec: ConvSpec) -> float:
-        """c·u·√log2(F) in the relative L2 norm (see `ERROR_FACTOR`)."""
+        """c·u·√log2(F) in the relative L2 norm (see `ERROR_FACTOR`).
+
+        What is small beside the largest products of the same transform is rounded as they are.  So the bound
+        holds against the norm of |x| ∗ |w| over every window that meets the input; it may exceed that over the outputs
+        alone where the largest products lie in windows that the padding leaves out.
+        """
         threads = settings.get_num_threads()
         if family(spec) == "fftw":
             length = math.prod(fft_fftw.choose_tiling(spec, threads).transform)

@@ -136,6 +136,7 @@ def kernel_spectra(spec, weight, tile, lanes):
         some = kernels[first : first + chunk]
         dense = np.zeros((len(some), *lead, *spec.extents))
         dense[(slice(None), *spread)] = np.ldexp(some.astype(np.float64), exponent)
-        found = spectrum(dense, tile, lanes, spec.dtype).reshape(len(some), -1, 2 * lanes)
+        with np.errstate(all="ignore"):  # NaN and Inf are found by what they make of the outputs
+            found = spectrum(dense, tile, lanes, spec.dtype).reshape(len(some), -1, 2 * lanes)
         for number, values in enumerate(found, first):
             yield *divmod(number, spec.weight_shape[1]), values
