@@ -17,6 +17,9 @@ import numpy as np
 from convbench.machine import Machine
 from convbench.spec import ConvSpec
 
+from . import fft_wisdom
+from .direct import Direct
+from .reference import Reference
 from .workers import run_all
 
 # FFTW_MEASURE on a 2-core Zen 5 VM (2026-11): 35-38 GFLOP/s on one core by the count 2.5·N·log2 N of
@@ -27,21 +30,37 @@ MATRIX_FLOPS = 2.5e9  # many channels on both sides: one small complex matrix-ve
 STEP_SECONDS = 2e-5  # NumPy and FFTW calls of one tile
 PLANNING_SECONDS = 0.25  # that FFTW may spend on one transform before it takes the best so far
 SHARED_SECONDS = 2e-4  # of predicted work; below it a second thread costs more than it saves
-DTYPES = ("float32", "float64")
+SLOWDOWN = {4: 1.0, 8: 2.0, 16: 30.0}  # by bytes of a real number; extended precision has no vector unit
+#: dtype -> that of its spectrum, and of the numbers that kernels are transformed in.
+SPECTRA = {
+    "float32": ("complex64", "float64"),
+    "float64": ("complex128", "float64"),
+    np.dtype(np.longdouble).name: (np.dtype(np.clongdouble).name, np.dtype(np.longdouble).name),
+}
+SPECTRA |= {complex_name: (complex_name, complex_name) for complex_name, _ in SPECTRA.values()}
+SPECTRA |= {"complex64": ("complex64", "complex128")}
+DTYPES = tuple(SPECTRA)
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Transform size, kept outputs per tile (stride 1), and tiles, per axis."""
+    """Transform size, kept outputs per tile (stride 1), and tiles, per axis; and whether numbers are real."""
 
     transform: tuple[int, ...]
     step: tuple[int, ...]
     tiles: tuple[int, ...]
+    real: bool = True
+
+    @property
+    def spectrum(self) -> tuple[int, ...]:
+        """Complex frequencies of one transform, per axis: those of real numbers come in conjugate pairs."""
+        *axes, last = self.transform
+        return (*axes, last // 2 + 1 if self.real else last)
 
     @property
     def bins(self) -> int:
-        """Complex frequencies of one real transform."""
-        return math.prod(self.transform[:-1]) * (self.transform[-1] // 2 + 1)
+        """How many they are."""
+        return math.prod(self.spectrum)
 
 
 def workspace_bytes(spec: ConvSpec, threads: int) -> int:
@@ -49,8 +68,8 @@ def workspace_bytes(spec: ConvSpec, threads: int) -> int:
     tiling = choose_tiling(spec, threads)
     planes = (spec.in_channels + spec.out_channels) * _sharing(spec, tiling, threads)
     kernels = spec.out_channels * spec.in_channels // spec.groups
-    real = planes * math.prod(tiling.transform) * spec.itemsize
-    return real + (planes + kernels) * tiling.bins * 2 * spec.itemsize
+    positions = planes * math.prod(tiling.transform) * spec.itemsize
+    return positions + (planes + kernels) * tiling.bins * _real_bytes(spec) * 2
 
 
 def predict_seconds(spec: ConvSpec, machine: Machine) -> float:
@@ -67,15 +86,23 @@ def plan(spec: ConvSpec, weight: np.ndarray, threads: int):
 def _seconds(spec, tiling, threads):
     length = math.prod(tiling.transform)
     planes = spec.in_channels + spec.out_channels
-    flops = 2.5 * length * math.log2(max(length, 2)) * planes
+    flops = (2.5 if tiling.real else 5) * length * math.log2(max(length, 2)) * planes
     products = 8 * tiling.bins * spec.out_channels * spec.in_channels // spec.groups
     rate = MATRIX_FLOPS if _multiplies_matrices(spec) else PRODUCT_FLOPS
-    if spec.itemsize == 8:
-        flops, products = 2 * flops, 2 * products
+    flops, products = flops * SLOWDOWN[_real_bytes(spec)], products * SLOWDOWN[_real_bytes(spec)]
     copies = 4 * length * planes * spec.itemsize / 1e10
     tile = STEP_SECONDS + flops / TRANSFORM_FLOPS + products / rate + copies
     tiles = spec.batch * math.prod(tiling.tiles)
     return tile * (tiles if tile * tiles < SHARED_SECONDS else -(-tiles // threads))
+
+
+def _is_real(spec):
+    return np.dtype(spec.dtype).kind == "f"
+
+
+def _real_bytes(spec):
+    """Bytes of a real number, or of a complex one's real part."""
+    return spec.itemsize if _is_real(spec) else spec.itemsize // 2
 
 
 def _multiplies_matrices(spec):
@@ -102,7 +129,8 @@ def choose_tiling(spec: ConvSpec, threads: int) -> Tiling:
             tiles.add(length)
             length = fast_length(2 * length)
         options.append([(f, min(f - span + 1, outputs), -(-outputs // (f - span + 1))) for f in sorted(tiles)])
-    candidates = (Tiling(*(tuple(part) for part in zip(*axes, strict=True))) for axes in itertools.product(*options))
+    real = _is_real(spec)
+    candidates = (Tiling(*map(tuple, zip(*axes, strict=True)), real) for axes in itertools.product(*options))
     return min(candidates, key=lambda tiling: _seconds(spec, tiling, threads))
 
 
@@ -144,11 +172,13 @@ class _Plan:
         axes = tuple(range(-spec.ndim, 0))
         flat = grouped.reshape(-1, *spec.kernel)
         result = spectra.reshape(len(flat), tiling.bins)
-        scale = 1.0 / math.prod(tiling.transform)
+        scale = np.dtype(spec.dtype).type(1) / math.prod(tiling.transform)
+        transform = np.fft.rfftn if tiling.real else np.fft.fftn
         for index, kernel in enumerate(flat):
-            spread = np.zeros(tiling.transform)
-            spread[dilated] = kernel
-            result[index] = (np.conj(np.fft.rfftn(spread, axes=axes)) * scale).reshape(-1)
+            spread = np.zeros(tiling.transform, SPECTRA[spec.dtype][1])
+            spread[dilated] = np.conj(kernel)  # and the spectrum's conjugate: of a correlation, without a conjugate kernel
+            with np.errstate(all="ignore"):  # NaN and Inf are found by what they make of the outputs
+                result[index] = (np.conj(transform(spread, axes=axes)) * scale).reshape(-1)
         if not _multiplies_matrices(spec):
             return spectra
         return np.ascontiguousarray(np.moveaxis(spectra, -1, 1))
@@ -161,12 +191,11 @@ class _Plan:
             self._compute_directly(x[item], out[item], targets)
 
     def _compute_directly(self, item, result, targets):
-        """A tile whose transform met a NaN or Inf, by the patch matrix: only covered windows get it."""
-        from .im2col import Im2col
-
+        """A tile whose transform met a NaN or Inf, by the sum itself: only covered windows get it."""
         if self._direct is None:
             single = self._spec.replace(batch=1)
-            self._direct = (Im2col().plan(single, self._weight), np.empty(single.output_shape, single.dtype))
+            engine = Direct() if Direct().why_unsupported(single) is None else Reference()
+            self._direct = (engine.plan(single, self._weight), np.empty(single.output_shape, single.dtype))
         plan, whole = self._direct
         plan(item[np.newaxis], whole)
         result[(slice(None), *targets)] = whole[(0, slice(None), *targets)]
@@ -235,19 +264,19 @@ def _transform(spec, tiling, planes, direction):
     """Aligned real and complex arrays of `planes` transforms, and FFTW's plan between them."""
     import pyfftw
 
-    complex_dtype = "complex64" if spec.dtype == "float32" else "complex128"
     real = pyfftw.empty_aligned((planes, *tiling.transform), spec.dtype)
-    spectrum = pyfftw.empty_aligned((planes, *tiling.transform[:-1], tiling.transform[-1] // 2 + 1), complex_dtype)
+    spectrum = pyfftw.empty_aligned((planes, *tiling.spectrum), SPECTRA[spec.dtype][0])
     source, target = (real, spectrum) if direction == "forward" else (spectrum, real)
-    transform = pyfftw.FFTW(
-        source,
-        target,
-        axes=tuple(range(1, spec.ndim + 1)),
-        direction="FFTW_FORWARD" if direction == "forward" else "FFTW_BACKWARD",
-        flags=("FFTW_MEASURE", "FFTW_DESTROY_INPUT"),
-        threads=1,
-        planning_timelimit=PLANNING_SECONDS,
-        **({} if direction == "forward" else {"normalise_idft": False}),
-    )
+    with fft_wisdom.kept():
+        transform = pyfftw.FFTW(
+            source,
+            target,
+            axes=tuple(range(1, spec.ndim + 1)),
+            direction="FFTW_FORWARD" if direction == "forward" else "FFTW_BACKWARD",
+            flags=("FFTW_MEASURE", "FFTW_DESTROY_INPUT"),
+            threads=1,
+            planning_timelimit=PLANNING_SECONDS,
+            **({} if direction == "forward" else {"normalise_idft": False}),
+        )
     real[...] = 0
     return real, spectrum, transform.execute
