@@ -29,8 +29,8 @@ from convbench.spec import ConvSpec
 from . import fft_fftw, fft_tiles
 
 SPECTRA_LIMIT_BYTES = 2 << 30
-# times u·√log2(F), the growth of rounding errors (N. Higham, Accuracy and Stability of Numerical Algorithms, §24.1): over
-# inputs and kernels with a dynamic range of 1e18, spikes, cancelling sums and denormal numbers 3 to 5 u were measured.
+# Times u·√log2(F), the growth of rounding errors (N. Higham, Accuracy and Stability of Numerical Algorithms, §24.1):
+# over inputs and kernels with a dynamic range of 1e18, spikes, cancelling sums and denormals 3 to 5 u were measured.
 ERROR_FACTOR = 8.0
 TILE_DTYPES = ("float32", "float64")
 
@@ -128,7 +128,7 @@ def uncovered(spec: ConvSpec) -> tuple[np.ndarray, ...]:
 
 
 class _Cleaned:
-    """``plan(x, out)`` of an input without what no window covers: its values must not round outputs they have no part in."""
+    """``plan(x, out)`` of an input without what no window covers: it must not round outputs it has no part in."""
 
     def __init__(self, spec, plan):
         self._plan, self._places = plan, uncovered(spec)

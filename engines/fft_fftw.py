@@ -176,7 +176,9 @@ class _Plan:
         transform = np.fft.rfftn if tiling.real else np.fft.fftn
         for index, kernel in enumerate(flat):
             spread = np.zeros(tiling.transform, SPECTRA[spec.dtype][1])
-            spread[dilated] = np.conj(kernel)  # and the spectrum's conjugate: of a correlation, without a conjugate kernel
+            spread[dilated] = np.conj(
+                kernel
+            )  # and the spectrum's conjugate: of a correlation, without a conjugate kernel
             with np.errstate(all="ignore"):  # NaN and Inf are found by what they make of the outputs
                 result[index] = (np.conj(transform(spread, axes=axes)) * scale).reshape(-1)
         if not _multiplies_matrices(spec):

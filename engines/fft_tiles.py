@@ -1,13 +1,14 @@
 """Tiles of a spectral convolution: what sizes there are, what they cost, and which one a problem takes.
 
 Overlap-save (A. Oppenheim & R. Schafer, Discrete-Time Signal Processing, §8.7): a tile of F positions yields
-F - (extent - 1) outputs per axis; the rest is spoilt by the wrap-around.  Large tiles waste less, small ones stay in the
-cache: `choose` takes the least predicted time.  Pure arithmetic, nothing is imported that computes.
+F - (extent - 1) outputs per axis; the rest is spoilt by the wrap-around.  Large tiles waste less, small ones
+stay in the cache: `choose` takes the least predicted time.  Pure arithmetic, nothing is imported that computes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -18,11 +19,11 @@ RADICES = (2, 3, 4, 5, 8)
 
 # Cycles of 2.4 GHz per complex vector of a tile (2048 x 2048, k = 31 in 22 tiles from 64 x 64 to 1024 x 1024, float32
 # and float64, both cores of a 2-core Cascade Lake VM, 2026-11; within 20 % of all).  A butterfly with twiddles; its
-# share without; loading from the image, storing to it, turning rows into lanes or back, and the twiddles of a flat tile:
+# share without; loading from the image, storing to it, turning rows into lanes or back, twiddles of a flat tile:
 PASS_CYCLES = {2: 3.0, 3: 6.0, 4: 4.4, 5: 7.0, 8: 6.3}
 LEAF_SHARE = 0.6
 LOAD_CYCLES, STORE_CYCLES, TURN_CYCLES, SCALE_CYCLES = 42.0, 42.0, 8.0, 4.0
-CALL_CYCLES = 25.0  # each call of a pass
+CALL_CYCLES = 12.0  # each call of a pass
 TILE_CYCLES = 500.0
 FMA_PIPES = 2  # of the processor that these were measured on
 CACHED_BYTES = 512 << 10  # a tile and its kernel's spectrum that stay in the second-level cache ...
@@ -30,6 +31,10 @@ UNCACHED = 0.11  # ... and what each doubling beyond costs
 JOIN_SECONDS = 1.5e-6  # a call of the thread pool, with a second thread that must be found
 PRODUCT_CYCLES = 2.6  # four multiply-adds of one complex vector, with what their loads cost
 JOB_BYTES = 112
+# Lengths of tiles that are compared: whole axes cut into so many equal parts; and from this many extents to this
+# many, in such steps.
+EQUAL_PARTS = 4
+LEAST_SHARE, MOST_SHARE, LENGTH_STEP = 1.3, 16, 1.25
 MAX_GROUP_BYTES = 64 << 20  # spectra of tiles that are held at once to share the kernels' spectra
 
 
@@ -165,7 +170,7 @@ def choose(spec: ConvSpec, lanes: int, threads: int, seconds_per_cycle: float, s
     return tiling, seconds + joins * JOIN_SECONDS
 
 
-def tilings(spec: ConvSpec, lanes: int):
+def tilings(spec: ConvSpec, lanes: int) -> Iterator[Tiling]:
     """Every tiling worth a look, for vectors of `lanes`."""
     outputs = positions(spec)
     if spec.ndim == 1:
@@ -180,27 +185,25 @@ def tilings(spec: ConvSpec, lanes: int):
 
 
 def _lengths(outputs, extent, multiple):
-    """The shortest tiles that cut an axis into one, two, three ... parts."""
-    found, parts = [], 1
-    while True:
-        length = fast_length(-(-outputs // parts) + extent - 1, multiple)
-        if length not in found:
-            found.append(length)
-        if length < 2 * extent or length <= 2 * multiple or parts >= outputs:
-            return found
-        parts = max(parts + 1, -(-outputs // max(length - multiple - extent + 1, 1)) if parts > 4 else parts + 1)
+    """Tiles that cut an axis into one, two, three or four equal parts, and some in steps of a quarter between them."""
+    found = {fast_length(-(-outputs // parts) + extent - 1, multiple) for parts in range(1, EQUAL_PARTS + 1)}
+    whole = max(found)
+    few = {length for length in found if length <= 4 * MOST_SHARE * max(extent, multiple)}
+    found = few or {whole}
+    length = max(LEAST_SHARE * extent, 2 * multiple)
+    while length < min(whole, MOST_SHARE * max(extent, multiple)):
+        found.add(fast_length(int(length), multiple))
+        length *= LENGTH_STEP
+    return sorted(found)
 
 
+@cache
 def _flat_shape(elements, lanes):
     """Rows and columns, multiples of the lanes, as square as can be."""
-    best = None
-    rows = lanes
-    while rows * lanes <= elements:
-        if elements % (rows * lanes) == 0 and factors(rows) and factors(elements // rows):
-            shape = (rows, elements // rows)
-            best = shape if best is None or abs(math.log(shape[0] / shape[1])) < abs(math.log(best[0] / best[1])) else best
-        rows += lanes
-    return best
+    rows = range(lanes, elements // lanes + 1, lanes)
+    shapes = [(n, elements // n) for n in rows if elements % (n * lanes) == 0]
+    shapes = [shape for shape in shapes if factors(shape[0]) and factors(shape[1])]
+    return min(shapes, key=lambda shape: max(shape) / min(shape))
 
 
 def _tiling(spec, tile, lanes):

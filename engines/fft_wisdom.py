@@ -1,9 +1,9 @@
 """What FFTW learnt about fast transforms, kept between processes beside the records of timings.
 
-FFTW's planner tries ways to compute a transform and remembers the fastest as its "wisdom"; with it, planning the same
-transform again takes no time.  A file per version of FFTW and processor holds it.  It is read once per process before the
-first plan, and written when a plan taught something: merged with what others wrote meanwhile, to a temporary file that
-then takes the name.  What can't be read or written costs a warning and planning time, nothing else.
+FFTW's planner tries ways to compute a transform and remembers the fastest as its "wisdom"; with it, planning the
+same transform again takes no time.  A file per version of FFTW and processor holds it.  It is read once per process
+before the first plan, and written when a plan taught something: merged with what others wrote meanwhile, to a
+temporary file that then takes the name.  What can't be read or written costs a warning and planning time, nothing else.
 """
 
 from __future__ import annotations

@@ -21,8 +21,19 @@ from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
 from convbench.engines import fft_tiles
-from convbench.engines.jit import dense, dense_frame, spectral, tile_tables, wide, wide_layout, wide_planes
-from convbench.engines.jit import tile_jobs, transform, wide_steps, wide_sweep
+from convbench.engines.jit import (
+    dense,
+    dense_frame,
+    spectral,
+    tile_jobs,
+    tile_tables,
+    transform,
+    wide,
+    wide_layout,
+    wide_planes,
+    wide_steps,
+    wide_sweep,
+)
 from convbench.engines.jit.target import target
 from convbench.verify import expected, measured_error
 

@@ -6,12 +6,9 @@ input channel is transformed once and each output channel back once, and `produc
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from convbench import settings
 
 from .. import fft_tiles
 from . import parallel, product_code, tile_code, tile_jobs

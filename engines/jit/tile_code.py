@@ -22,8 +22,8 @@ from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, _add
 from .transform import load_element, multiply, run_steps, store_element
 from .vector import Code, Kind, Value
 
-#: Rows of an image fetched ahead: 1024 x 1024, k = 63 in tiles of 256 x 256 takes 1.81 ms without, 1.66 so (Cascade Lake,
-#: 2026-11); storing past the caches instead gained nothing.
+#: Rows of an image fetched ahead: 1024 x 1024, k = 63 in tiles of 256 x 256 takes 1.81 ms without, 1.66 so
+#: (Cascade Lake, 2026-11); storing past the caches instead gained nothing.
 AHEAD = 2
 #: Words of a frame behind its head.
 FRAME = (
@@ -106,7 +106,7 @@ def write_load(code, dtype, flat):
     kind = code.vector(dtype)
     step = pitch // kind.itemsize if flat else None
     width = strips * kind.lanes
-    inside = first.compare("<=", 0) & stop.compare(">=", width * 1 if not flat else width * rows * 2)
+    inside = first.compare("<=", 0) & stop.compare(">=", width * rows * 2 if flat else width)
 
     def line(number):
         if flat:
@@ -216,7 +216,7 @@ def write_scale(code, dtype):
 
 
 def write_pick(code, dtype):
-    """``pick(source, pitch, step, out, out_pitch, rows, columns)``: every so many bytes of a row and of rows, one number."""
+    """``pick(source, pitch, step, out, out_pitch, rows, columns)``: one number per `step` bytes of every row."""
     source, pitch, step, out, out_pitch, rows, columns = code.arguments
     kind = Kind(dtype)
 
@@ -298,7 +298,7 @@ class _Task:
         code.loop(word["rows"] // self.kind.lanes, block)
 
     def columns_out(self, strided):
-        """The strips that hold outputs transformed back and stored; one output tells whether the tile met a NaN or Inf."""
+        """Strips that hold outputs transformed back and stored; one output tells whether the tile met a NaN or Inf."""
         code, word, job, kind = self.code, self.word, self.job, self.kind
         out = (self.frame + FRAME_OUTPUT).load_pointer() + job["out"]
         plain = self.tile + word["plain"]
@@ -307,8 +307,9 @@ class _Task:
         needed = word["strips"] if self.flat else (job["out_columns"] + (kind.lanes - 1)) // kind.lanes
 
         code.loop(needed, lambda number: self.steps("up", self.tile + number * self.strip))
+        kept = [job["out_rows"], job["out_columns"]]
         layout = [word["strips"], self.strip, self.pointer("weights_back")]
-        code.call(self.pointer("store"), [self.tile, to, pitch, word["rows"], job["out_rows"], job["out_columns"], *layout])
+        code.call(self.pointer("store"), [self.tile, to, pitch, word["rows"], *kept, *layout])
         self._probe()
         if strided:
             source = plain + job["skipped"]

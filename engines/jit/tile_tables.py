@@ -66,63 +66,80 @@ def spectrum(kernels, tile, lanes, dtype):
 
 
 class Tables:
-    """Everything about tiles of one size that a frame points at; `words` are its words.
+    """Everything about tiles of one size that a frame points at; `words` are its words, `task` the task's address.
 
     `exponent` is the `kernel_exponent` of the weight.
     """
 
     def __init__(self, dtype, tile, exponent, part="whole", strided=False):
-        machine = target()
-        self.lanes, self.tile = machine.lanes(dtype), tile
-        rows, columns = tile.rows, tile.columns
-        around = part == "whole"
-        down, along = Axis(machine, dtype, rows, False), Axis(machine, dtype, columns, around)
-        angles = 0.5 * np.pi * np.arange(rows) / rows
-        turns = np.stack([np.cos(angles), np.sin(angles)], -1)
-        raised = RAISED[dtype]
-        self.weights = np.ldexp(turns, raised).astype(dtype)
-        self.weights_back = (np.ldexp(turns, -raised - exponent) / tile.elements).astype(dtype)
-        self.zeros = np.zeros(columns, dtype)
-        self._kept = [down, along]
-
-        def code(name, key, arguments, write):
-            return function(machine, name, (name, dtype, *key), arguments, write)
-
+        self.lanes = target().lanes(dtype)
+        self._dtype, self._tile, self._part = dtype, tile, part
+        self._arrays = []
         self.words = {
-            "rows": rows,
-            "strips": columns // self.lanes,
-            "tile_bytes": tile.elements * 2 * self.lanes_bytes // self.lanes,
-            "weights": self.weights.ctypes.data,
-            "weights_back": self.weights_back.ctypes.data,
-            "zeros": self.zeros.ctypes.data,
-            "load": code("load", (tile.flat,), "ppiiiiiiiipp", lambda c: tile_code.write_load(c, dtype, tile.flat)),
-            "store": code("store", (tile.flat,), "ppiiiiiip", lambda c: tile_code.write_store(c, dtype, tile.flat)),
-            "turn": code("turn", (), "ppii", lambda c: tile_code.write_turn(c, dtype, False)),
-            "turn_back": code("turn", (1,), "ppii", lambda c: tile_code.write_turn(c, dtype, True)),
+            "rows": tile.rows,
+            "strips": tile.columns // self.lanes,
+            "tile_bytes": 2 * tile.elements * np.dtype(dtype).itemsize,
+            "zeros": self._kept(np.zeros(tile.columns, dtype)),
         }
-        for name, steps in (("down", down.forward), ("up", down.inverse), ("along", along.forward), ("back", along.inverse)):
-            self.words[name], self.words[f"{name}_count"] = steps.ctypes.data, len(steps)
-        if around:
-            self.words["middle"], self.words["middle_blocks"] = along.middle
-        if strided:
-            self.words["pick"] = code("pick", (), "piipiii", lambda c: tile_code.write_pick(c, dtype))
+        self._add_weights(exponent)
+        self._add_transforms()
+        self._add_functions(strided)
         if tile.flat:
-            n2 = np.arange(columns)
-            angles = -2 * np.pi * (order(rows)[:, None] * n2 % tile.elements) / tile.elements + 0.5 * np.pi * n2 / tile.elements
-            table = vectors(np.exp(1j * angles), self.lanes).astype(dtype)
-            self.twiddles, self.back = aligned(table.shape, dtype), aligned(table.shape, dtype)
-            self.twiddles[...] = table
-            self.back[...] = table * np.array([1, -1], dtype)[:, None]
-            self.words["twiddles"], self.words["twiddles_back"] = self.twiddles.ctypes.data, self.back.ctypes.data
-            self.words["scale"] = code("scale", (), "piip", lambda c: tile_code.write_scale(c, dtype))
-        self.task = code(
-            "task", (part, tile.flat, strided), "pii", lambda c: tile_code.write_task(c, dtype, part, tile.flat, strided)
-        )
+            self._add_twiddles()
+        key = dtype, part, tile.flat, strided
+        self.task = self._function("task", key[1:], "pii", lambda code: tile_code.write_task(code, *key))
 
-    @property
-    def lanes_bytes(self):
-        """Bytes of one vector."""
-        return self.lanes * self.weights.itemsize
+    def _kept(self, array):
+        """The address of an array that lives as long as these tables."""
+        self._arrays.append(array)
+        return array.ctypes.data
+
+    def _function(self, name, key, arguments, write):
+        return function(target(), name, (name, self._dtype, *key), arguments, write)
+
+    def _add_weights(self, exponent):
+        """e^(iπh / 2M) for every row h, times the powers of two that keep numbers away from zero."""
+        angles = 0.5 * np.pi * np.arange(self._tile.rows) / self._tile.rows
+        turns, raised = np.stack([np.cos(angles), np.sin(angles)], -1), RAISED[self._dtype]
+        back = np.ldexp(turns, -raised - exponent) / self._tile.elements
+        self.words["weights"] = self._kept(np.ldexp(turns, raised).astype(self._dtype))
+        self.words["weights_back"] = self._kept(back.astype(self._dtype))
+
+    def _add_transforms(self):
+        """Passes down the columns and along the rows, and what is between forward and inverse ones of a whole task."""
+        down = Axis(target(), self._dtype, self._tile.rows, False)
+        along = Axis(target(), self._dtype, self._tile.columns, self._part == "whole")
+        self._axes = down, along
+        steps = {"down": down.forward, "up": down.inverse, "along": along.forward, "back": along.inverse}
+        for name, table in steps.items():
+            self.words[name], self.words[f"{name}_count"] = table.ctypes.data, len(table)
+        if self._part == "whole":
+            self.words["middle"], self.words["middle_blocks"] = along.middle
+
+    def _add_functions(self, strided):
+        dtype, flat = self._dtype, self._tile.flat
+        found = {
+            "load": ((flat,), "ppiiiiiiiipp", lambda code: tile_code.write_load(code, dtype, flat)),
+            "store": ((flat,), "ppiiiiiip", lambda code: tile_code.write_store(code, dtype, flat)),
+            "turn": ((), "ppii", lambda code: tile_code.write_turn(code, dtype, False)),
+            "turn_back": ((), "ppii", lambda code: tile_code.write_turn(code, dtype, True)),
+        }
+        if flat:
+            found["scale"] = (), "piip", lambda code: tile_code.write_scale(code, dtype)
+        if strided:
+            found["pick"] = (), "piipiii", lambda code: tile_code.write_pick(code, dtype)
+        self.words |= {name: self._function(name, *rest) for name, rest in found.items()}
+
+    def _add_twiddles(self):
+        """Of a flat tile, between its columns and rows, with the part of the weights that a row's columns differ in."""
+        tile, column = self._tile, np.arange(self._tile.columns)
+        turns = order(tile.rows)[:, None] * column % tile.elements
+        angles = np.pi * (0.5 * column - 2 * turns) / tile.elements
+        table = vectors(np.exp(1j * angles), self.lanes).astype(self._dtype)
+        for name, sign in (("twiddles", 1), ("twiddles_back", -1)):
+            copy = aligned(table.shape, self._dtype)
+            copy[...] = table * np.array([1, sign], self._dtype)[:, None]
+            self.words[name] = self._kept(copy)
 
 
 def kernel_spectra(spec, weight, tile, lanes):

@@ -136,8 +136,9 @@ def _write_pass(module, target, dtype, radix, kind_of_pass):
         return found
 
     def twiddled(at, values, conjugate):
-        factors = [tuple((at + q * pair + i * kind.itemsize).broadcast(kind) for i in range(2)) for q in range(radix - 1)]
-        return [values[0], *(multiply(v, w, conjugate) for v, w in zip(values[1:], factors, strict=True))]
+        places = [at + q * pair for q in range(radix - 1)]
+        twiddles = [(place.broadcast(kind), (place + kind.itemsize).broadcast(kind)) for place in places]
+        return [values[0], *(multiply(v, w, conjugate) for v, w in zip(values[1:], twiddles, strict=True))]
 
     def spread(b, at):
         def one(_, at, factor):
