@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
 from convbench.engines import fft_tiles
+from convbench.engines.fft import uncovered
 from convbench.engines.jit import (
     dense,
     dense_frame,
@@ -247,6 +248,8 @@ def sweep(family, level, count=None):
     @given(problems, st.booleans(), st.booleans(), st.integers(0, 99))
     def run(spec, at_end, with_bias, seed):
         assume(0 < spec.macs < MOST_MACS * (10 if family in SPECTRAL else 1))
+        # The engine clears what no window covers before a spectral plan sees it.
+        assume(family not in SPECTRAL or not any(map(len, uncovered(spec))))
         print(f"{spec} {spec.dtype} {spec.memory_format} at_end={at_end} bias={with_bias} seed={seed}", flush=True)
         check(spec, level, make, at_end, with_bias, seed)
 
