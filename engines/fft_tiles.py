@@ -17,9 +17,9 @@ from convbench.spec import ConvSpec
 #: Lengths of butterflies.  Radix 8 keeps its 16 vectors in AVX-512's 32 registers; 16 would spill.
 RADICES = (2, 3, 4, 5, 8)
 
-# Cycles of 2.4 GHz per complex vector of a tile, both cores of a 2-core Cascade Lake VM, 2026-11: 2048 x 2048, k = 31 in
-# 14 tiles from 64 x 64 to 1024 x 1024 takes 1.13 to 1.31 times the prediction in float64 (direct's predictions, which
-# these are compared with, are passed by 2 to 3 there).  A butterfly with twiddles; its share without; loading from the
+# Cycles of 2.4 GHz per complex vector of a tile, both cores of a 2-core Cascade Lake VM, 2026-11: 2048 x 2048, k = 31
+# in 14 tiles from 64 x 64 to 1024 x 1024 takes 1.13 to 1.31 times the prediction in float64 (and direct, whose
+# predictions these are compared with, 2 to 3 times).  A butterfly with twiddles; its share without; loading from the
 # image, storing to it, turning rows into lanes or back, twiddles of a flat tile:
 PASS_CYCLES = {2: 3.0, 3: 6.0, 4: 4.4, 5: 7.0, 8: 6.3}
 LEAF_SHARE = 0.6
