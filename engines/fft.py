@@ -4,72 +4,52 @@
 
 With a transform at least as long as the padded input, the wrap-around falls on positions that are
 thrown away, so only the valid part is kept (overlap-save, A. Oppenheim & R. Schafer, Discrete-Time
-Signal Processing, §8.7): tiles of F positions yield F - (extent - 1) outputs each.  Kernel spectra
-are made in the plan; the tile is the one with the least predicted time.  Transforms are FFTW's,
-through pyFFTW.  Strides compute every position and keep some.  It wins where kernels are large.
+Signal Processing, §8.7).  Kernel spectra are made in the plan; the tile is the one with the least predicted time
+(`fft_tiles`).  It wins where kernels are large.
 
-Tiles are shared among threads, each transform runs on one: pyFFTW's own threads are OpenMP's, which
-spin for a whole time slice when the system wakes them on one core with their caller (256², 11×11:
-32 ms instead of 0.3 ms after a BLAS call, 2-core Zen 4 VM, 2026-11).
+Two families of code compute it, and `family` says which for a problem:
+
+tiles  transforms generated as vector code (`jit.spectral`): float32 and float64, signals and images;
+fftw   FFTW's transforms, through pyFFTW (`fft_fftw`): everything else.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from importlib.util import find_spec
 
 import numpy as np
 
 from convbench import settings
 from convbench.engine import Engine, unit_roundoff
-from convbench.machine import Machine
+from convbench.machine import Machine, this_machine
 from convbench.spec import ConvSpec
 
-from .workers import run_all
+from . import fft_fftw, fft_tiles
 
-# FFTW_MEASURE on a 2-core Zen 5 VM (2026-11): 35-38 GFLOP/s on one core by the count 2.5·N·log2 N of
-# a real transform of 128² to 1024²; complex products and adds by NumPy run from the cache at:
-TRANSFORM_FLOPS = 30e9
-PRODUCT_FLOPS = 4e9
-MATRIX_FLOPS = 2.5e9  # many channels on both sides: one small complex matrix-vector product per frequency
-STEP_SECONDS = 2e-5  # NumPy and FFTW calls of one tile
-PLANNING_SECONDS = 0.25  # that FFTW may spend on one transform before it takes the best so far
-SHARED_SECONDS = 2e-4  # of predicted work; below it a second thread costs more than it saves
 SPECTRA_LIMIT_BYTES = 2 << 30
-ERROR_FACTOR = 8.0  # times u·log2(F): measured 3 to 5 u in relative L2 norm, whatever the size
-DTYPES = ("float32", "float64")
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Transform size, kept outputs per tile (stride 1), and tiles, per axis."""
-
-    transform: tuple[int, ...]
-    step: tuple[int, ...]
-    tiles: tuple[int, ...]
-
-    @property
-    def bins(self) -> int:
-        """Complex frequencies of one real transform."""
-        return math.prod(self.transform[:-1]) * (self.transform[-1] // 2 + 1)
+# Times u·√log2(F), the growth of rounding errors (N. Higham, Accuracy and Stability of Numerical Algorithms, §24.1):
+# over inputs and kernels with a dynamic range of 1e18, spikes, cancelling sums and denormals 3 to 5 u were measured.
+ERROR_FACTOR = 8.0
+TILE_DTYPES = ("float32", "float64")
 
 
 class FFT(Engine):
-    """Products of spectra by pyFFTW, whole image or overlap-save tiles."""
+    """Products of spectra, whole image or overlap-save tiles."""
 
     name = "fft"
-    summary = "pyFFTW: whole image or overlap-save tiles, cached kernel spectra"
+    version = "2"
+    summary = "products of spectra, whole image or overlap-save tiles: generated transforms, pyFFTW's where those end"
     error_measure = "l2"
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
         """Real transforms of single and double precision, within `SPECTRA_LIMIT_BYTES`."""
-        if not _has_pyfftw():
-            return "fft needs the package pyfftw, which is not installed"
-        if spec.dtype not in DTYPES:
-            return f"fft computes {' and '.join(DTYPES)} with real transforms, not {spec.dtype}"
+        if family(spec) == "fftw":
+            if spec.dtype not in fft_fftw.DTYPES:
+                return f"fft computes {' and '.join(fft_fftw.DTYPES)}, not {spec.dtype}"
+            if not _has_pyfftw():
+                return "fft needs the package pyfftw for this problem, which is not installed"
         needed = self.workspace_bytes(spec)
         if needed > SPECTRA_LIMIT_BYTES:
             return f"fft would hold {needed:,} bytes of spectra; at most {SPECTRA_LIMIT_BYTES:,} bytes are accepted"
@@ -78,26 +58,88 @@ class FFT(Engine):
     def workspace_bytes(self, spec: ConvSpec) -> int:
         """Spectra of the kernels, and of one tile's inputs and outputs, with their real sides."""
         threads = settings.get_num_threads()
-        tiling = choose_tiling(spec, threads)
-        planes = (spec.in_channels + spec.out_channels) * _sharing(spec, tiling, threads)
-        kernels = spec.out_channels * spec.in_channels // spec.groups
-        real = planes * math.prod(tiling.transform) * spec.itemsize
-        return real + (planes + kernels) * tiling.bins * 2 * spec.itemsize
+        cleaned = math.prod(spec.input_shape) * spec.itemsize if any(map(len, uncovered(spec))) else 0
+        if family(spec) == "fftw":
+            return cleaned + fft_fftw.workspace_bytes(spec, threads)
+        return cleaned + fft_tiles.workspace_bytes(spec, _tiling(spec, this_machine(threads))[0], threads)
 
     def error_bound(self, spec: ConvSpec) -> float:
-        """c·u·log2(F) in the relative L2 norm, for data of even magnitude (see `ERROR_FACTOR`)."""
-        length = math.prod(choose_tiling(spec, settings.get_num_threads()).transform)
-        return ERROR_FACTOR * unit_roundoff(spec.dtype) * max(math.log2(length), 1.0)
+        """c·u·√log2(F) in the relative L2 norm (see `ERROR_FACTOR`).
+
+        What is small beside the largest products of the same transform is rounded as they are.  So the bound
+        holds against the norm of |x| ∗ |w| over every window that meets the input; it may exceed that over the outputs
+        alone where the largest products lie in windows that the padding leaves out.
+        """
+        threads = settings.get_num_threads()
+        if family(spec) == "fftw":
+            length = math.prod(fft_fftw.choose_tiling(spec, threads).transform)
+        else:
+            length = math.prod(_tiling(spec, this_machine(threads))[0].tile.lengths)
+        return ERROR_FACTOR * unit_roundoff(spec.dtype) * math.sqrt(max(math.log2(length), 1.0))
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """Transforms, products per frequency, and the calls of each tile."""
-        return machine.call_seconds + _seconds(spec, choose_tiling(spec, machine.threads), machine.threads)
+        if family(spec) == "fftw":
+            return fft_fftw.predict_seconds(spec, machine)
+        return machine.call_seconds + _tiling(spec, machine)[1]
 
     def plan(self, spec: ConvSpec, weight: np.ndarray):
-        """Transform the kernels and plan the transforms."""
+        """Transform the kernels; generate what transforms are not there yet, or plan FFTW's."""
+        plan = self._plan(spec, weight)
+        return _Cleaned(spec, plan) if any(map(len, uncovered(spec))) else plan
+
+    @staticmethod
+    def _plan(spec, weight):
         threads = settings.get_num_threads()
-        tiling = choose_tiling(spec, threads)
-        return _Plan(spec, tiling, weight, _sharing(spec, tiling, threads))
+        if family(spec) == "fftw":
+            return fft_fftw.plan(spec, weight, threads)
+        from .jit.spectral import SpectralPlan
+        from .jit.target import target
+
+        return SpectralPlan(spec, weight, _tiling(spec, this_machine(threads), target().lanes(spec.dtype))[0])
+
+
+def family(spec: ConvSpec) -> str:
+    """Which code computes `spec`: "tiles" or "fftw"."""
+    return "tiles" if spec.dtype in TILE_DTYPES and spec.ndim <= 2 and _generates_code() else "fftw"
+
+
+def _tiling(spec, machine, lanes=None):
+    """The tiling of the generated code, and its predicted seconds."""
+    lanes = lanes or machine.vector_bytes // spec.itemsize
+    halves = fft_tiles.FMA_PIPES / machine.fma_pipes
+    return fft_tiles.choose(spec, lanes, machine.threads, halves / machine.hertz, 1 / machine.bandwidth)
+
+
+@lru_cache(maxsize=1024)
+def uncovered(spec: ConvSpec) -> tuple[np.ndarray, ...]:
+    """Per axis the input positions that no window covers: strides and dilations may step over some."""
+    found = []
+    sizes = zip(spec.output_spatial, spec.kernel, spec.stride, spec.dilation, spec.spatial, spec.padding, strict=True)
+    for outputs, k, s, d, size, (low, _) in sizes:
+        covered = np.zeros(max((outputs - 1) * s + (k - 1) * d + 1, low + size), bool)
+        if s == 1 and outputs >= d:
+            covered[: outputs + (k - 1) * d] = True
+        else:
+            for first in range(0, k * d, d):
+                covered[first : first + (outputs - 1) * s + 1 : s] = True
+        found.append(np.flatnonzero(~covered[low : low + size]))
+    return tuple(found)
+
+
+class _Cleaned:
+    """``plan(x, out)`` of an input without what no window covers: it must not round outputs it has no part in."""
+
+    def __init__(self, spec, plan):
+        self._plan, self._places = plan, uncovered(spec)
+        self._input = np.empty(spec.input_shape, spec.dtype)
+        self.nbytes = plan.nbytes + self._input.nbytes
+
+    def __call__(self, x, out):
+        self._input[...] = x
+        for axis, places in enumerate(self._places, start=2):
+            self._input[(slice(None),) * axis + (places,)] = 0
+        self._plan(self._input, out)
 
 
 @cache
@@ -105,190 +147,9 @@ def _has_pyfftw():
     return find_spec("pyfftw") is not None
 
 
-def _seconds(spec, tiling, threads):
-    length = math.prod(tiling.transform)
-    planes = spec.in_channels + spec.out_channels
-    flops = 2.5 * length * math.log2(max(length, 2)) * planes
-    products = 8 * tiling.bins * spec.out_channels * spec.in_channels // spec.groups
-    rate = MATRIX_FLOPS if _multiplies_matrices(spec) else PRODUCT_FLOPS
-    if spec.itemsize == 8:
-        flops, products = 2 * flops, 2 * products
-    copies = 4 * length * planes * spec.itemsize / 1e10
-    tile = STEP_SECONDS + flops / TRANSFORM_FLOPS + products / rate + copies
-    tiles = spec.batch * math.prod(tiling.tiles)
-    return tile * (tiles if tile * tiles < SHARED_SECONDS else -(-tiles // threads))
-
-
-def _multiplies_matrices(spec):
-    """Whether channels are summed by a matrix product per frequency, rather than elementwise."""
-    return min(spec.in_channels, spec.out_channels) // spec.groups >= 4
-
-
-def _sharing(spec, tiling, threads):
-    """Threads that share the tiles."""
-    tiles = spec.batch * math.prod(tiling.tiles)
-    return min(threads, tiles) if _seconds(spec, tiling, 1) >= SHARED_SECONDS else 1
-
-
-@lru_cache(maxsize=1024)
-def choose_tiling(spec: ConvSpec, threads: int) -> Tiling:
-    """The whole image, an equal part of it for each thread, or smaller tiles: the least predicted seconds."""
-    options = []
-    for size, span, s in zip(spec.output_spatial, spec.extents, spec.stride, strict=True):
-        outputs = (size - 1) * s + 1  # positions at stride 1
-        whole = fast_length(outputs + span - 1)
-        tiles = {whole, fast_length(-(-outputs // threads) + span - 1)}
-        length = fast_length(max(2 * span, 16))
-        while length < whole:
-            tiles.add(length)
-            length = fast_length(2 * length)
-        options.append([(f, min(f - span + 1, outputs), -(-outputs // (f - span + 1))) for f in sorted(tiles)])
-    candidates = (Tiling(*(tuple(part) for part in zip(*axes, strict=True))) for axes in itertools.product(*options))
-    return min(candidates, key=lambda tiling: _seconds(spec, tiling, threads))
-
-
 @cache
-def fast_length(length: int) -> int:
-    """The smallest length >= `length` that has no prime factor over 7, which FFTW is fast at."""
-    while True:
-        rest = length
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 1
+def _generates_code():
+    """Whether the generators know this processor: not asked of LLVM, which would have to be imported."""
+    import platform
 
-
-class _Plan:
-    """``plan(x, out)``: every tile of every batch item through the transforms, shared among threads."""
-
-    def __init__(self, spec, tiling, weight, threads):
-        self._spec, self._tiling = spec, tiling
-        self._workers = [_Worker(spec, tiling) for _ in range(threads)]
-        self._kernels = self._kernel_spectra(weight)
-        self._direct = None
-        self._weight = np.array(weight)
-        tasks = list(itertools.product(range(spec.batch), *map(range, tiling.tiles)))
-        self._tasks = [tasks[first::threads] for first in range(threads)]
-        held = (self._kernels, self._weight, *(array for worker in self._workers for array in worker.arrays))
-        self.nbytes = sum(array.nbytes for array in held)
-
-    def _kernel_spectra(self, weight):
-        """conj(F(w)) / F, as (G, bins, O/G, C/G) for matrix products or (G, O/G, C/G, bins)."""
-        spec, tiling = self._spec, self._tiling
-        filters, channels = spec.out_channels // spec.groups, spec.in_channels // spec.groups
-        grouped = weight.reshape(spec.groups, filters, channels, *spec.kernel)
-        complex_dtype = self._workers[0].spectrum_in.dtype
-        spectra = np.empty((spec.groups, filters, channels, tiling.bins), complex_dtype)
-        dilated = tuple(slice(0, span, d) for span, d in zip(spec.extents, spec.dilation, strict=True))
-        axes = tuple(range(-spec.ndim, 0))
-        flat = grouped.reshape(-1, *spec.kernel)
-        result = spectra.reshape(len(flat), tiling.bins)
-        scale = 1.0 / math.prod(tiling.transform)
-        for index, kernel in enumerate(flat):
-            spread = np.zeros(tiling.transform)
-            spread[dilated] = kernel
-            result[index] = (np.conj(np.fft.rfftn(spread, axes=axes)) * scale).reshape(-1)
-        if not _multiplies_matrices(spec):
-            return spectra
-        return np.ascontiguousarray(np.moveaxis(spectra, -1, 1))
-
-    def __call__(self, x, out):
-        struck = []
-        shares = zip(self._workers, self._tasks, strict=True)
-        run_all([partial(worker.run, self._kernels, tasks, x, out, struck) for worker, tasks in shares])
-        for item, targets in struck:
-            self._compute_directly(x[item], out[item], targets)
-
-    def _compute_directly(self, item, result, targets):
-        """A tile whose transform met a NaN or Inf, by the patch matrix: only covered windows get it."""
-        from .im2col import Im2col
-
-        if self._direct is None:
-            single = self._spec.replace(batch=1)
-            self._direct = (Im2col().plan(single, self._weight), np.empty(single.output_shape, single.dtype))
-        plan, whole = self._direct
-        plan(item[np.newaxis], whole)
-        result[(slice(None), *targets)] = whole[(0, slice(None), *targets)]
-
-
-class _Worker:
-    """One thread's arrays and transforms, and what it does with them."""
-
-    def __init__(self, spec, tiling):
-        self._spec, self._tiling = spec, tiling
-        self._real_in, self.spectrum_in, self._forward = _transform(spec, tiling, spec.in_channels, "forward")
-        self._real_out, self._spectrum_out, self._backward = _transform(spec, tiling, spec.out_channels, "backward")
-        self.arrays = (self._real_in, self.spectrum_in, self._real_out, self._spectrum_out)
-
-    def run(self, kernels, tasks, x, out, struck):
-        """Compute the tiles `tasks`; those that met a NaN or Inf are added to `struck` instead."""
-        for item, *tile in tasks:
-            self._load(x[item], [index * step for index, step in zip(tile, self._tiling.step, strict=True)])
-            self._forward()
-            self._multiply(kernels)
-            self._backward()
-            kept, targets = self._kept(tile)
-            # A NaN or Inf, or an overflow, spreads over its whole transform: one element per channel tells.
-            if np.isfinite(kept[(slice(None), *(slice(0, 1),) * self._spec.ndim)]).all():
-                out[(item, slice(None), *targets)] = kept
-            else:
-                struck.append((item, targets))
-
-    def _kept(self, tile):
-        """The valid outputs of a tile at the stride, and where they belong; none where a stride steps over it."""
-        sources, targets = [], []
-        spec = self._spec
-        for index, step, s, size in zip(tile, self._tiling.step, spec.stride, spec.output_spatial, strict=True):
-            first = -(-index * step // s)  # the first output at or after this tile's start
-            last = max(min(-(-(index + 1) * step // s), size), first)
-            sources.append(slice(first * s - index * step, max((last - 1) * s - index * step + 1, 0), s))
-            targets.append(slice(first, last))
-        return self._real_out[(slice(None), *sources)], targets
-
-    def _load(self, item, start):
-        """The tile's part of the zero-padded input, zeros elsewhere."""
-        spec, tiling = self._spec, self._tiling
-        self._real_in[...] = 0
-        sources, targets = [], []
-        for begin, length, size, (low, _) in zip(start, tiling.transform, spec.spatial, spec.padding, strict=True):
-            first, last = max(begin - low, 0), min(begin - low + length, size)
-            sources.append(slice(first, max(last, first)))
-            targets.append(slice(first - begin + low, max(last, first) - begin + low))
-        self._real_in[(slice(None), *targets)] = item[(slice(None), *sources)]
-
-    def _multiply(self, kernels):
-        spec, groups, bins = self._spec, self._spec.groups, self._tiling.bins
-        inputs = self.spectrum_in.reshape(groups, -1, bins)
-        outputs = self._spectrum_out.reshape(groups, -1, bins)
-        with np.errstate(all="ignore"):  # NaN and Inf are looked for afterwards
-            if _multiplies_matrices(spec):
-                columns = np.ascontiguousarray(inputs.transpose(0, 2, 1))[..., np.newaxis]
-                outputs[...] = np.matmul(kernels, columns)[..., 0].transpose(0, 2, 1)
-            elif inputs.shape[1] == 1:
-                np.multiply(kernels[:, :, 0], inputs, out=outputs)
-            else:
-                np.einsum("gocf,gcf->gof", kernels, inputs, out=outputs)
-
-
-def _transform(spec, tiling, planes, direction):
-    """Aligned real and complex arrays of `planes` transforms, and FFTW's plan between them."""
-    import pyfftw
-
-    complex_dtype = "complex64" if spec.dtype == "float32" else "complex128"
-    real = pyfftw.empty_aligned((planes, *tiling.transform), spec.dtype)
-    spectrum = pyfftw.empty_aligned((planes, *tiling.transform[:-1], tiling.transform[-1] // 2 + 1), complex_dtype)
-    source, target = (real, spectrum) if direction == "forward" else (spectrum, real)
-    transform = pyfftw.FFTW(
-        source,
-        target,
-        axes=tuple(range(1, spec.ndim + 1)),
-        direction="FFTW_FORWARD" if direction == "forward" else "FFTW_BACKWARD",
-        flags=("FFTW_MEASURE", "FFTW_DESTROY_INPUT"),
-        threads=1,
-        planning_timelimit=PLANNING_SECONDS,
-        **({} if direction == "forward" else {"normalise_idft": False}),
-    )
-    real[...] = 0
-    return real, spectrum, transform.execute
+    return platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64") and find_spec("llvmlite") is not None

@@ -23,6 +23,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from convbench import ConvSpec, registry
+from convbench.engines import fft_tiles
+from convbench.engines.fft import uncovered
 from convbench.engines.jit import (
     dense,
     dense_layout,
@@ -30,11 +32,14 @@ from convbench.engines.jit import (
     patches_layout,
     product,
     separable,
+    spectral,
+    tile_tables,
     wide,
     wide_planes,
     wide_sweep,
     winograd,
 )
+from convbench.engines.jit.target import target
 from convbench.engines.jit.winograd_matrices import MOST_PRODUCTS, growth
 from convbench.engines.lowrank import factorise
 from convbench.verify import expected, measured_error
@@ -43,6 +48,7 @@ EXAMPLES = 60
 MOST_MACS = 300_000
 SMALL_BLOCK = 4_000  # bytes: patches of any size come in several blocks
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
+SMALL_GROUP = 100_000  # bytes: spectra of a few tiles at once
 SMALL_ROUND = 100_000  # bytes: several rounds
 WINOGRAD_GROWTH = max(growth(9 - r, r) for r in range(2, 8)) ** 2  # of the least exact tiles
 FILL = 0xA5
@@ -187,6 +193,30 @@ def winograd_plan(fused):
     return make
 
 
+@st.composite
+def tile_specs(draw, channels):
+    """Signals and images of one or a few tiles; with `channels`, several on one side at least."""
+    ndim = draw(st.integers(1, 2))
+    kernels = {1: draw(st.sampled_from((9, 300))), 2: draw(st.sampled_from((4, 30)))}
+    axes = _axes(draw, ndim, kernels, {1: 900, 2: 60}, (1, 1, 1, 2, 5), draw(st.sampled_from((0, 3, 40))))
+    if not channels:
+        return _spec(draw, draw(st.integers(1, 3)), 1, 1, axes)
+    return _spec(draw, draw(st.integers(1, 2)), draw(st.integers(1, 5)), draw(st.integers(2, 9)), axes)
+
+
+def spectral_plan(spec, weight, bias, isa):
+    """A plan of some tiling of `spec`; the bias is added as the interface does."""
+    os.environ["CONVBENCH_ISA"] = isa
+    tilings = list(fft_tiles.tilings(spec, target().lanes(spec.dtype)))
+    plan = spectral.SpectralPlan(spec, weight, tilings[spec.macs % len(tilings)])
+
+    def call(x, out):
+        plan(x, out)
+        out += 0 if bias is None else bias.reshape(-1, *(1,) * spec.ndim)
+
+    return call
+
+
 def _spec(draw, groups, channels, filters, axes, formats=("channels_first",)):
     spatial, kernel, stride, dilation, padding = zip(*axes, strict=True)
     return ConvSpec(
@@ -280,6 +310,17 @@ def least_exact(spec):
     return "l2", 4 * WINOGRAD_GROWTH * 2.0 ** (-24 if spec.dtype == "float32" else -53)
 
 
+def small_groups():
+    """Spectra of a few tiles at once, in arrays that end at a page: whole cache lines, so they are aligned."""
+    tile_tables.aligned = spectral.aligned = GuardedNumPy().zeros
+    fft_tiles.MAX_GROUP_BYTES = SMALL_GROUP
+
+
+def covered(spec):
+    """Whether windows cover the input: the engine clears the rest before a spectral plan sees it."""
+    return not any(map(len, uncovered(spec)))
+
+
 def stream():
     """Sweeps that write past the caches."""
     wide_sweep.STREAMED_BYTES = wide_sweep.ALIGNED_WIDTH = 0
@@ -306,6 +347,7 @@ def check(spec, level, family, at_end, with_bias, seed):
 
 
 first = ("channels_first",)
+fft = {"rule": partial(by_engine, "fft"), "most_macs": 10 * MOST_MACS, "takes": covered}
 FAMILIES = {
     "dense": Family(dense_specs, dense.DensePlan),
     "dense in blocks of k": Family(dense_specs, dense.DensePlan, small_blocks),
@@ -318,6 +360,8 @@ FAMILIES = {
     "separable": Family(separable_specs, separable_plan, rule=partial(by_engine, "separable")),
     "winograd fused": Family(winograd_specs, winograd_plan(True), small_rounds, least_exact),
     "winograd shared": Family(winograd_specs, winograd_plan(False), small_rounds, least_exact),
+    "spectral planes": Family(partial(tile_specs, False), spectral_plan, small_groups, **fft),
+    "spectral channels": Family(partial(tile_specs, True), spectral_plan, small_groups, **fft),
     "patches": Family(partial(dense_specs, first), partial(patches_plan, wide=False)),
     "patches in small blocks": Family(partial(dense_specs, first), partial(patches_plan, wide=False), small_patches),
     "patches of rows": Family(partial(dense_specs, first), partial(patches_plan, wide=True), small_patches),

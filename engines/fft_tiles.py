@@ -1,0 +1,232 @@
+"""Tiles of a spectral convolution: what sizes there are, what they cost, and which one a problem takes.
+
+Overlap-save (A. Oppenheim & R. Schafer, Discrete-Time Signal Processing, §8.7): a tile of F positions yields
+F - (extent - 1) outputs per axis; the rest is spoilt by the wrap-around.  Large tiles waste less, small ones
+stay in the cache: `choose` takes the least predicted time.  Pure arithmetic, nothing is imported that computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from convbench.spec import ConvSpec
+
+#: Lengths of butterflies.  Radix 8 keeps its 16 vectors in AVX-512's 32 registers; 16 would spill.
+RADICES = (2, 3, 4, 5, 8)
+
+# Cycles of 2.4 GHz per complex vector of a tile, both cores of a 2-core Cascade Lake VM, 2026-11: 2048 x 2048, k = 31
+# in 14 tiles from 64 x 64 to 1024 x 1024 takes 1.13 to 1.31 times the prediction in float64 (and direct, whose
+# predictions these are compared with, 2 to 3 times).  A butterfly with twiddles; its share without; loading from the
+# image, storing to it, turning rows into lanes or back, twiddles of a flat tile:
+PASS_CYCLES = {2: 3.0, 3: 6.0, 4: 4.4, 5: 7.0, 8: 6.3}
+LEAF_SHARE = 0.6
+LOAD_CYCLES, STORE_CYCLES, TURN_CYCLES, SCALE_CYCLES = 42.0, 42.0, 8.0, 4.0
+CALL_CYCLES = 12.0  # each call of a pass
+TILE_CYCLES = 500.0
+FMA_PIPES = 2  # of the processor that these were measured on
+CACHED_BYTES = 512 << 10  # a tile and its kernel's spectrum that stay in the second-level cache ...
+UNCACHED = 0.11  # ... and what each doubling beyond costs
+JOIN_SECONDS = 1.5e-6  # a call of the thread pool, with a second thread that must be found
+PRODUCT_CYCLES = 2.6  # four multiply-adds of one complex vector, with what their loads cost
+JOB_BYTES = 112
+# Lengths of tiles that are compared: whole axes cut into so many equal parts; and from this many extents to this
+# many, in such steps.
+EQUAL_PARTS = 4
+LEAST_SHARE, MOST_SHARE, LENGTH_STEP = 1.3, 16, 1.25
+MAX_GROUP_BYTES = 64 << 20  # spectra of tiles that are held at once to share the kernels' spectra
+
+
+@cache
+def factors(length: int) -> tuple[int, ...] | None:
+    """Radices of the passes of a transform, the last one (whose butterflies need no twiddles) included; None if none.
+
+    As few passes as possible.
+    """
+    if length in RADICES:
+        return (length,)
+    rests = [(radix, factors(length // radix)) for radix in RADICES if length % radix == 0 and length > radix]
+    found = [tuple(sorted((radix, *rest), reverse=True)) for radix, rest in rests if rest]
+    return min(found, key=lambda radices: (len(radices), sum(radices)), default=None)
+
+
+@cache
+def _passes(length):
+    """Cycles per vector of one transform in one direction, calls left out."""
+    *radices, last = factors(length)
+    return sum(PASS_CYCLES[radix] for radix in radices) + LEAF_SHARE * PASS_CYCLES[last]
+
+
+@cache
+def fast_length(length: int, multiple: int) -> int:
+    """The smallest number >= `length` that is a multiple of `multiple` and has a transform."""
+    length = -(-length // multiple) * multiple
+    while factors(length) is None:
+        length += multiple
+    return length
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Size of a tile: `rows` complex rows (twice as many real ones) and `columns`.  Flat: one run of numbers."""
+
+    rows: int
+    columns: int
+    flat: bool = False
+
+    @property
+    def elements(self) -> int:
+        """Complex numbers."""
+        return self.rows * self.columns
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Real positions per axis of the problem."""
+        return (2 * self.elements,) if self.flat else (2 * self.rows, self.columns)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A tile, and per spatial axis the outputs at stride 1 that it yields and how many tiles there are."""
+
+    tile: Tile
+    steps: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def per_plane(self) -> int:
+        """Tiles of one plane."""
+        return math.prod(self.counts)
+
+
+def positions(spec: ConvSpec) -> tuple[int, ...]:
+    """Outputs at stride 1 that the outputs of `spec` are among, per axis."""
+    return tuple((size - 1) * s + 1 for size, s in zip(spec.output_spatial, spec.stride, strict=True))
+
+
+def separate(spec: ConvSpec) -> bool:
+    """Whether every output channel comes from an input channel of its own."""
+    return spec.in_channels == spec.groups == spec.out_channels
+
+
+def tile_bytes(tile: Tile, itemsize: int) -> int:
+    """Bytes of its complex numbers."""
+    return 2 * itemsize * tile.elements
+
+
+def kernel_bytes(spec: ConvSpec, tile: Tile) -> int:
+    """Bytes of all kernels' spectra."""
+    return spec.out_channels * (spec.in_channels // spec.groups) * tile_bytes(tile, spec.itemsize)
+
+
+def group_size(spec: ConvSpec, tiling: Tiling) -> int:
+    """Tiles whose spectra are held at once where channels are summed."""
+    each = (spec.in_channels + spec.out_channels) * tile_bytes(tiling.tile, spec.itemsize)
+    return max(1, min(spec.batch * tiling.per_plane, MAX_GROUP_BYTES // each))
+
+
+def cycles(spec: ConvSpec, tiling: Tiling, lanes: int, threads: int) -> float:
+    """Predicted cycles of the busiest thread, and of waiting for memory in units of a core's cycles."""
+    tile = tiling.tile
+    kept = min(1.0, tiling.steps[-1] / tile.columns) if not tile.flat else 1.0
+    into = LOAD_CYCLES + TURN_CYCLES + _passes(tile.rows) + _passes(tile.columns)
+    back = STORE_CYCLES * kept + TURN_CYCLES + _passes(tile.rows) * kept + _passes(tile.columns)
+    if tile.flat:
+        into, back = into + SCALE_CYCLES, back + SCALE_CYCLES
+    vectors = tile.elements / lanes
+    held = tile_bytes(tile, spec.itemsize) * (2 if separate(spec) else 1)
+    slow = 1.0 + UNCACHED * max(0.0, math.log2(held / CACHED_BYTES))
+    calls = CALL_CYCLES * (tile.columns + tile.rows) / lanes * 2.5
+    tiles = spec.batch * tiling.per_plane
+    if separate(spec):
+        each = slow * (vectors * (into + back) + 2 * calls) + TILE_CYCLES
+        return each * -(-tiles * spec.in_channels // threads)
+    change = slow * (vectors * into + calls) * -(-tiles * spec.in_channels // threads)
+    change += slow * (vectors * back + calls) * -(-tiles * spec.out_channels // threads)
+    pairs = spec.out_channels * spec.in_channels // spec.groups
+    return change + PRODUCT_CYCLES * vectors * pairs * tiles / threads
+
+
+def kernel_traffic(spec: ConvSpec, tiling: Tiling) -> int:
+    """Bytes of kernels' spectra read from memory, once for each group of tiles."""
+    if separate(spec):
+        return kernel_bytes(spec, tiling.tile) if spec.in_channels > 1 else 0
+    tiles = spec.batch * tiling.per_plane
+    return kernel_bytes(spec, tiling.tile) * -(-tiles // group_size(spec, tiling))
+
+
+@lru_cache(maxsize=1024)
+def choose(spec: ConvSpec, lanes: int, threads: int, seconds_per_cycle: float, seconds_per_byte: float):
+    """The fastest tiling of `spec` by prediction, and its seconds."""
+    best = None
+    for tiling in tilings(spec, lanes):
+        seconds = cycles(spec, tiling, lanes, threads) * seconds_per_cycle
+        seconds += kernel_traffic(spec, tiling) * seconds_per_byte
+        if best is None or seconds < best[1]:
+            best = tiling, seconds
+    tiling, seconds = best
+    joins = 1 if separate(spec) else 3
+    return tiling, seconds + joins * JOIN_SECONDS
+
+
+def tilings(spec: ConvSpec, lanes: int) -> Iterator[Tiling]:
+    """Every tiling worth a look, for vectors of `lanes`."""
+    outputs = positions(spec)
+    if spec.ndim == 1:
+        for length in _lengths(outputs[0], spec.extents[0], 2 * lanes * lanes):
+            yield _tiling(spec, Tile(*_flat_shape(length // 2, lanes), True), lanes)
+        return
+    heights = _lengths(outputs[0], spec.extents[0], 2 * lanes)
+    widths = _lengths(outputs[1], spec.extents[1], lanes)
+    for height in heights:
+        for width in widths:
+            yield _tiling(spec, Tile(height // 2, width), lanes)
+
+
+def _lengths(outputs, extent, multiple):
+    """Tiles that cut an axis into one, two, three or four equal parts, and some in steps of a quarter between them."""
+    found = {fast_length(-(-outputs // parts) + extent - 1, multiple) for parts in range(1, EQUAL_PARTS + 1)}
+    whole = max(found)
+    few = {length for length in found if length <= 4 * MOST_SHARE * max(extent, multiple)}
+    found = few or {whole}
+    length = max(LEAST_SHARE * extent, 2 * multiple)
+    while length < min(whole, MOST_SHARE * max(extent, multiple)):
+        found.add(fast_length(int(length), multiple))
+        length *= LENGTH_STEP
+    return sorted(found)
+
+
+@cache
+def _flat_shape(elements, lanes):
+    """Rows and columns, multiples of the lanes, as square as can be."""
+    rows = range(lanes, elements // lanes + 1, lanes)
+    shapes = [(n, elements // n) for n in rows if elements % (n * lanes) == 0]
+    shapes = [shape for shape in shapes if factors(shape[0]) and factors(shape[1])]
+    return min(shapes, key=lambda shape: max(shape) / min(shape))
+
+
+def _tiling(spec, tile, lanes):
+    steps, counts = [], []
+    for outputs, length, extent in zip(positions(spec), tile.lengths, spec.extents, strict=True):
+        step = length - extent + 1
+        if step < outputs and step % lanes <= step // 16:
+            step -= step % lanes  # whole vectors, that may lie on whole cache lines
+        step = min(step, outputs)
+        steps.append(step)
+        counts.append(-(-outputs // step))
+    return Tiling(tile, tuple(steps), tuple(counts))
+
+
+def workspace_bytes(spec: ConvSpec, tiling: Tiling, threads: int) -> int:
+    """Bytes that a plan holds: kernels' spectra, spectra of a group of tiles, each thread's tile, and jobs."""
+    tile, plane = tiling.tile, tile_bytes(tiling.tile, spec.itemsize)
+    tiles = spec.batch * tiling.per_plane
+    scratch = plane * (2 if max(spec.stride) > 1 else 1) + 128 * tile.columns
+    held = kernel_bytes(spec, tile) + math.prod(spec.weight_shape) * spec.itemsize + threads * scratch
+    if not separate(spec):
+        held += (spec.in_channels + spec.out_channels) * group_size(spec, tiling) * plane
+    if tile.flat:
+        held += 2 * plane
+    return held + JOB_BYTES * tiles * (spec.out_channels if separate(spec) else spec.in_channels + spec.out_channels)

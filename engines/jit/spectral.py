@@ -1,0 +1,221 @@
+"""Convolution of planes by their spectra, in tiles: `SpectralPlan` prepares and runs the code of `tile_code`.
+
+Where every output channel has an input channel of its own, a task does a tile from image to image.  Otherwise each
+input channel is transformed once and each output channel back once, and `product_code` sums the channels in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import fft_tiles
+from . import parallel, product_code, tile_code, tile_jobs
+from .parallel import FRAME_FUNCTION, FRAME_HEAD, FRAME_TASKS, FRAME_THREADS
+from .target import target
+from .tile_code import function
+from .tile_tables import Tables, aligned, kernel_exponent, kernel_spectra
+
+#: Scratch of one task's gathered inputs: well inside the second-level cache.
+GATHER_BYTES = 256 << 10
+#: Frequencies of one product task at most.
+MOST_ELEMENTS = 16
+
+
+@dataclass
+class _Run:
+    """One job of the pool: its frame, and for every task the batch item and tile that it computes."""
+
+    frame: np.ndarray
+    items: np.ndarray | None = None
+    tiles: np.ndarray | None = None
+    struck: np.ndarray | None = None
+
+    @property
+    def met_nonfinite(self):
+        """Whether a tile of the last call had outputs that are not finite."""
+        return self.struck is not None and self.struck[0] != 0
+
+
+class SpectralPlan:
+    """``plan(x, out)`` of a one- or two-dimensional problem in float32 or float64.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+    weight : numpy.ndarray
+    tiling : fft_tiles.Tiling
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes that the plan holds.
+    """
+
+    def __init__(self, spec, weight, tiling):
+        self._spec, self._tiling = spec, tiling
+        self._machine = target()
+        self._lanes = self._machine.lanes(spec.dtype)
+        self._plane = fft_tiles.tile_bytes(tiling.tile, spec.itemsize)
+        self._vectors = tiling.tile.elements // self._lanes
+        self._held = []
+        self._weight = self._keep(np.array(weight))
+        self._direct_plans = {}
+        self._call = parallel.caller()
+        self._threads = parallel.ready()
+        self._tables = {}
+        self._runs = self._separate() if fft_tiles.separate(spec) else self._mixed()
+        self._addresses = [run.frame.ctypes.data for run in self._runs]
+        self.nbytes = sum(array.nbytes for array in self._held)
+
+    def __call__(self, x, out):
+        """Compute the convolution of `x` into `out`, both C-contiguous; nothing is checked."""
+        parallel.ready()
+        for address in self._addresses:
+            self._call(address, id(x), id(out))
+        for run in self._runs:
+            if run.met_nonfinite:
+                self._compute_directly(run, x, out)
+
+    def _keep(self, array):
+        self._held.append(array)
+        return array
+
+    def _separate(self):
+        """One job: every tile of every plane."""
+        spec, tiling = self._spec, self._tiling
+        spectra = self._keep(aligned((spec.out_channels, self._vectors, 2 * self._lanes), spec.dtype))
+        for output, _, values in kernel_spectra(spec, self._weight, tiling.tile, self._lanes):
+            spectra[output] = values
+        item, channel, tile = tile_jobs.grid(spec.batch, spec.out_channels, tiling.per_plane)
+        plane = item * spec.out_channels + channel
+        places = {"source": plane, "out": plane, "spectrum": channel * self._plane, "plane": 0 * plane, "tile": tile}
+        return [self._tile_run("whole", item, places, {"spectra": spectra.ctypes.data})]
+
+    def _mixed(self):
+        """Three jobs per group of tiles: input channels forward, products, output channels back."""
+        spec, tiling = self._spec, self._tiling
+        slots = fft_tiles.group_size(spec, tiling)
+        inputs, outputs = (
+            self._keep(aligned((channels, slots, self._plane), np.uint8))
+            for channels in (spec.in_channels, spec.out_channels)
+        )
+        filters, columns = product_code.blocking(self._machine.registers, slots)
+        per_group, channels = spec.out_channels // spec.groups, spec.in_channels // spec.groups
+        filters = -(-per_group // -(-per_group // filters))
+        blocks = -(-per_group // filters)
+        shape = (spec.groups, self._vectors, blocks, channels, filters, 2 * self._lanes)
+        kernels = self._keep(aligned(shape, spec.dtype))
+        for output, channel, values in kernel_spectra(spec, self._weight, tiling.tile, self._lanes):
+            group, number = divmod(output, per_group)
+            kernels[group, :, number // filters, channel, number % filters] = values
+        words = {
+            "inputs": inputs.ctypes.data,
+            "outputs": outputs.ctypes.data,
+            "kernels": kernels.ctypes.data,
+            "plane_bytes": self._plane,
+            "slots": slots,
+            "channels": channels,
+            "filters": per_group,
+            "filter_blocks": blocks,
+            "elements": self._vectors,
+        }
+        runs, total = [], spec.batch * tiling.per_plane
+        for first in range(0, total, slots):
+            count = min(slots, total - first)
+            runs.append(self._channel_run("forward", spec.in_channels, inputs, first, count))
+            runs.append(self._product_run(filters, columns, count, words))
+            runs.append(self._channel_run("inverse", spec.out_channels, outputs, first, count))
+        return runs
+
+    def _channel_run(self, part, channels, planes, first, count):
+        """Tiles `first` and following of all channels, to or from their planes of spectra."""
+        channel, slot = tile_jobs.grid(channels, count)
+        item, tile = np.divmod(first + slot, self._tiling.per_plane)
+        image, none = item * channels + channel, 0 * item
+        offset = (channel * planes.shape[1] + slot) * self._plane
+        places = {"source": image, "out": image, "spectrum": none, "plane": offset, "tile": tile}
+        return self._tile_run(part, item, places, {"planes": planes.ctypes.data})
+
+    def _tile_run(self, part, items, places, words):
+        spec, tile = self._spec, self._tiling.tile
+        strided = part != "forward" and max(spec.stride) > 1
+        if (part, strided) not in self._tables:
+            self._tables[part, strided] = Tables(spec.dtype, tile, kernel_exponent(self._weight), part, strided)
+        tables = self._tables[part, strided]
+        jobs = self._keep(tile_jobs.job_table(spec, self._tiling, places, spec.itemsize))
+        struck = np.zeros(1 + len(jobs), np.int64)
+        line = tile.columns * spec.itemsize
+        buffer = 2 * tile.columns * tables.lanes * spec.itemsize
+        vertical, across = (1, spec.stride[0]) if spec.ndim == 1 else spec.stride
+        words = tables.words | words
+        words |= {
+            "jobs": jobs.ctypes.data,
+            "struck": struck.ctypes.data,
+            "pitch": line if tile.flat else spec.spatial[1] * spec.itemsize,
+            "out_pitch": line if tile.flat and not strided else spec.output_spatial[-1] * spec.itemsize,
+            "line": line,
+            "plain": self._plane + buffer,
+            "pick_rows": vertical * line,
+            "pick_columns": across * spec.itemsize,
+        }
+        scratch = self._plane + buffer + (self._plane if strided else 0)
+        frame = self._frame(tables.task, len(jobs), tile_code.FRAME, words, scratch)
+        return _Run(frame, items, places["tile"], struck)
+
+    def _product_run(self, filters, columns, count, words):
+        blocks = -(-count // columns)
+        per_frequency = blocks * columns * words["channels"] * 2 * self._lanes * self._spec.itemsize
+        elements = max(1, min(MOST_ELEMENTS, GATHER_BYTES // per_frequency))
+        tasks = -(-self._vectors // elements)
+        key = self._spec.dtype, filters, columns
+        task = function(self._machine, "task", ("product", *key), "pii", lambda c: product_code.write_task(c, *key))
+        words = words | {
+            "tiles": count,
+            "tile_blocks": blocks,
+            "elements_per_task": elements,
+            "tasks_per_group": tasks,
+        }
+        scratch = elements * per_frequency
+        return _Run(self._frame(task, tasks * self._spec.groups, product_code.FRAME, words, scratch))
+
+    def _frame(self, task, tasks, names, words, scratch_bytes):
+        """A frame of one pool job, with scratch for every thread."""
+        frame = np.zeros(FRAME_HEAD + len(names), np.int64)
+        frame[FRAME_FUNCTION // 8], frame[FRAME_TASKS // 8] = task, tasks
+        threads = max(1, min(self._threads, tasks))
+        frame[FRAME_THREADS // 8] = threads
+        words = words | {"scratch": self._scratch(threads * scratch_bytes), "scratch_bytes": scratch_bytes}
+        for number, name in enumerate(names):
+            frame[FRAME_HEAD + number] = words.get(name, 0)
+        return frame
+
+    def _scratch(self, size):
+        """Address of scratch; jobs run one after the other, so they share what is large enough."""
+        fitting = [array for array in self._held if array.dtype == np.int8 and array.nbytes >= size]
+        return (fitting[0] if fitting else self._keep(aligned((size,), np.int8))).ctypes.data
+
+    def _compute_directly(self, run, x, out):
+        """The tiles whose transform met a NaN or Inf, or overflowed: by the sum itself."""
+        tasks = np.flatnonzero(run.struck[1:])
+        run.struck[:] = 0
+        for item, tile in sorted({(int(run.items[task]), int(run.tiles[task])) for task in tasks}):
+            found = tile_jobs.window(self._spec, self._tiling, tile)
+            if found is None:
+                continue
+            inputs, padding, outputs = found
+            part = np.ascontiguousarray(x[(slice(item, item + 1), slice(None), *inputs)])
+            plan, result = self._direct(part.shape[2:], tuple(padding))
+            plan(part, result)
+            out[(item, slice(None), *outputs)] = result[0]
+
+    def _direct(self, spatial, padding):
+        """A plan of the direct engine for a tile of this shape, and its output."""
+        from ..direct import Direct
+
+        key = spatial, padding
+        if key not in self._direct_plans:
+            spec = self._spec.replace(batch=1, spatial=spatial, padding=padding)
+            self._direct_plans[key] = Direct().plan(spec, self._weight), np.empty(spec.output_shape, spec.dtype)
+        return self._direct_plans[key]
