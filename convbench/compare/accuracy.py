@@ -69,10 +69,8 @@ class Entry:
 
 def measure(spec: ConvSpec, seconds: float) -> list[Entry]:
     """Every engine that computes `spec` and that ``engine="auto"`` may pick, the fastest first."""
-    names = [
-        name for name, engine in registry.engines().items() if engine.automatic and not engine.why_unsupported(spec)
-    ]
-    timings, _ = selection.time_engines(spec, names, seconds)
+    able = [engine for engine in registry.engines().values() if engine.automatic and not engine.why_unsupported(spec)]
+    timings, _ = selection.time_engines(spec, able, seconds)
     x, weight = sample(spec)
     u = unit_roundoff(spec.dtype)
     errors = {name: {} for name in timings}
