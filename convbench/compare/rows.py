@@ -1,4 +1,4 @@
-"""What is compared: five groups of named problems, each with its rivals and its goal.
+"""What is compared: groups of named problems, each with its rivals and its goal.
 
 The table is data.  Texts are benchdnn's (``convbench.text``); `Row.source` names the public network,
 benchmark or test suite that runs the convolution.  Sources are repositories' files: "benchdnn" is
@@ -80,6 +80,10 @@ GROUPS = (
         1.0,
         "auto",
     ),
+    Group("layers", "3×3 layers of stride 1, as `auto` picks", _NETWORKS, _NETWORKS, 1.6, 1.0, "auto"),
+    Group(
+        "large", "Large kernels, as `auto` picks", ("opencv", *_SCIPY[:2]), ("opencv", *_SCIPY[:2]), 4.0, 2.0, "auto"
+    ),
     Group("peak", "Share of the multiply-add peak", _TORCH, _TORCH),
     Group("signal", "Short 1-D signals", ("numpy", *_SCIPY, *_NETWORKS), ("numpy", *_SCIPY, *_TORCH)),
     Group("given", "Given problems", ("numpy", *_SCIPY, "opencv", *_NETWORKS), ()),
@@ -89,6 +93,8 @@ IMAGE_SIZES = (256, 512, 1024, 2048, 4096)
 IMAGE_KERNELS = (3, 5, 7, 9, 11, 13, 15)
 SEPARABLE_SIZES = (512, 1024, 2048, 4096)
 SEPARABLE_KERNELS = (5, 7, 11, 15, 21, 31, 51, 101)
+LARGE_SIZES = (1024, 4096)
+LARGE_KERNELS = (31, 63, 127)
 BATCHES = (1, 8)
 _QUICK = (
     "res2a_branch2b-b1",
@@ -97,6 +103,8 @@ _QUICK = (
     "ssd_300_voc0712:fc6",
     "1d_500x8_same",
     "gaussian-512-k31",
+    "auto-res2a_branch2b-b1",
+    "large-1024-k31",
 )
 
 _RESNET = (
@@ -139,6 +147,17 @@ _LAYERS = (
     ("alexnet:conv1", "mb2ic3ih227oc96oh55kh11sh4ph0", "benchdnn shapes_alexnet"),
     ("fwk_3224c9c0399f", "mb1ic3ih232oc32oh224kh9ph0", "benchdnn option_set_fwks_ext_gpu"),
     ("general:57", "mb1ic32ih32iw64oc32oh32ow64kh1kw5ph0pw2", "OpenCV dnn/perf/perf_convolution.cpp"),
+)
+
+_VGG = (
+    ("conv1_2", "ic64ih224oc64oh224"),
+    ("conv2_1", "ic64ih112oc128oh112"),
+    ("conv2_2", "ic128ih112oc128oh112"),
+    ("conv3_1", "ic128ih56oc256oh56"),
+    ("conv3_2", "ic256ih56oc256oh56"),
+    ("conv4_1", "ic256ih28oc512oh28"),
+    ("conv4_2", "ic512ih28oc512oh28"),
+    ("conv5_1", "ic512ih14oc512oh14"),
 )
 
 _SPARSE = (
@@ -211,6 +230,21 @@ def _gaussians():
             yield f"gaussian-{size}-k{kernel}", text, f"{size}² image, {kernel}×{kernel} Gaussian"
 
 
+def _layers():
+    for name, text, source in _resnet():
+        if "kh3" in text and "ih7" not in text:
+            yield f"auto-{name}", text, source
+    for name, text in _VGG:
+        yield f"auto-vgg-{name}", f"mb1{text}kh3ph1", "benchdnn shapes_vgg_19"
+
+
+def _large():
+    for size in LARGE_SIZES:
+        for kernel in LARGE_KERNELS:
+            text = f"mb1ic1ih{size}oc1oh{size}kh{kernel}ph{kernel // 2}"
+            yield f"large-{size}-k{kernel}", text, f"{size}² image, {kernel}×{kernel} kernel of full rank"
+
+
 def _peaks():
     for name, text, source in _PEAKS:
         yield f"{name}-f32", text, source
@@ -224,6 +258,8 @@ def _table():
         "grouped": _SPARSE,
         "image": _images(),
         "separable": _gaussians(),
+        "layers": _layers(),
+        "large": _large(),
         "peak": _peaks(),
         "signal": _SIGNALS,
     }
