@@ -46,7 +46,7 @@ LOOP_SHARE = 0.04
 LANE_BYTES = 64
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
 CALL_SECONDS = 1e-6
-BAND_BYTES = 1 << 20  # scratch per thread, at most about the L2 cache
+BAND_BYTES = 4 << 20  # scratch per thread at most
 
 
 def family(spec: ConvSpec) -> str:

@@ -18,6 +18,10 @@ from .target import cache_bytes
 
 #: Part of the L2 cache for a band of input; as much or more is for one block's weights.
 BAND_SHARE = 0.35
+#: The same where the weights are `FAR_WEIGHTS` times the cache, so that each band fetches them from far: 512 -> 1024
+#: channels at 19x19, 3x3, dilation 6: 178 against 219 GFLOP/s; 256 -> 512, 5x5, stride 2 at 20x84: 116 against 162
+#: (Cascade Lake, November 2026; nothing lost or gained at 2 to 9 MB of weights).
+FAR_BAND_SHARE, FAR_WEIGHTS = 4.0, 10
 #: Output rows of a band that are worth copying fewer groups at once: rows of taps overlap between bands. 32 groups of
 #: 32 channels, 56x56, 3x3, stride 2: all groups at once leave bands of one row.
 BAND_ROWS = 16
@@ -80,10 +84,15 @@ class Layout:
         shape, groups = self._shape, len(self._tiling.rows)
         channels = shape.group_channels * self.groups_together()
         row_bytes = channels * self._row_elements() * self._itemsize
-        rows = 1 + max(0, int(BAND_SHARE * cache_bytes() / row_bytes) - self._extent(1, 1)) // shape.stride[1]
+        rows = 1 + max(0, int(self._band_bytes() / row_bytes) - self._extent(1, 1)) // shape.stride[1]
         count = math.ceil(shape.output[1] / rows)
         blocks = shape.groups * len(self._tiling.vectors)
         return min(groups, max(count, math.ceil(self.wanted_tasks() / (shape.batch * shape.output[0] * blocks))))
+
+    def _band_bytes(self):
+        """Bytes of input that a band may have."""
+        weights = self._shape.k_count * self._shape.out_channels * self._itemsize
+        return (FAR_BAND_SHARE if weights > FAR_WEIGHTS * cache_bytes() else BAND_SHARE) * cache_bytes()
 
     def _row_elements(self):
         """Elements of one channel's padded row, in all slices that an output sees."""
@@ -94,7 +103,7 @@ class Layout:
         shape = self._shape
         rows = self._extent(1, min(BAND_ROWS, shape.output[1]))
         one = shape.group_channels * self._row_elements() * rows * self._itemsize
-        return max(1, min(shape.groups, int(BAND_SHARE * cache_bytes() / one)))
+        return max(1, min(shape.groups, int(self._band_bytes() / one)))
 
     def wanted_tasks(self):
         """How many tasks the work is worth."""
