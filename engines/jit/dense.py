@@ -24,7 +24,7 @@ from . import parallel
 from .dense_layout import BAND_SHARE, Layout
 from .dense_shape import Shape
 from .dense_tiling import Machine, choose, parts, runs
-from .records import ALIGN, Frame, aligned, table
+from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
 
 DTYPES = ("float32", "float64")
@@ -42,7 +42,7 @@ def why_unsupported(spec):
     return None
 
 
-class DensePlan:
+class DensePlan(Framed):
     """A planned convolution: ``plan(x, out)`` computes.
 
     Parameters
@@ -95,18 +95,6 @@ class DensePlan:
         self._call = parallel.caller()
         self._frames.append(self._new_frame())
         self._scratch_bytes = self._frames[0].scratch.nbytes
-
-    def __call__(self, x, out):
-        """Compute `out` from `x`, both C-contiguous in the spec's memory format; nothing is checked."""
-        threads = parallel.ready()
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = self._new_frame()
-        if frame.threads < threads:
-            frame = self._new_frame()
-        self._call(frame.address, id(x), id(out))
-        self._frames.append(frame)
 
     @property
     def nbytes(self):

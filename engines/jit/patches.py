@@ -20,13 +20,13 @@ from . import dense_kernel as kernels
 from . import parallel, patches_kernel
 from .dense import DensePlan
 from .patches_layout import Layout
-from .records import ALIGN, aligned, table
+from .records import ALIGN, Framed, aligned, table
 from .target import target
 from .wide import WidePlan
 from .wide_kernel import BLOCK, FRAME, IMAGE
 
 
-class PatchPlan:
+class PatchPlan(Framed):
     """A planned convolution: ``plan(x, out)`` computes.
 
     Parameters
@@ -71,18 +71,6 @@ class PatchPlan:
         self._function = patches_kernel.task_address(spec.dtype, layout.stride[2], machine)
         self._call = parallel.caller()
         self._frames = [self._new_frame()]
-
-    def __call__(self, x, out):
-        """Compute `out` from `x`, both C-contiguous, channels-first; nothing is checked."""
-        threads = parallel.ready()
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = self._new_frame()
-        if frame.threads < threads:
-            frame = self._new_frame()
-        self._call(frame.address, id(x), id(out))
-        self._frames.append(frame)
 
     @property
     def nbytes(self):

@@ -20,7 +20,7 @@ from convbench import settings
 from . import parallel
 from . import product_kernel as kernels
 from .dense_tiling import INSTRUCTIONS_PER_CYCLE, parts
-from .records import ALIGN, Frame, aligned, table
+from .records import ALIGN, Frame, Framed, aligned, table
 from .target import target
 
 #: Bytes of the panel: half of the L1 cache of the smallest current cores, or all that a busy neighbour leaves of it.
@@ -107,7 +107,7 @@ def block(vectors, vector_bytes):
     return PANEL_BYTES // (vectors * vector_bytes)
 
 
-class ProductPlan:
+class ProductPlan(Framed):
     """A planned pointwise convolution: ``plan(x, out)`` computes.
 
     Parameters
@@ -147,18 +147,6 @@ class ProductPlan:
         self._kernels = self._compile()
         self._call = parallel.caller()
         self._frames = [self._new_frame()]
-
-    def __call__(self, x, out):
-        """Compute `out` from `x`, both C-contiguous, channels first; nothing is checked."""
-        threads = parallel.ready()
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = self._new_frame()
-        if frame.threads < threads:
-            frame = self._new_frame()
-        self._call(frame.address, id(x), id(out))
-        self._frames.append(frame)
 
     @property
     def nbytes(self):

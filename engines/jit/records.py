@@ -1,4 +1,4 @@
-"""Tables of 64-bit records that plans hand to generated code, and how that code reads and writes them by name."""
+"""Tables of 64-bit records that plans hand to generated code, how it reads and writes them, and frames of calls."""
 
 import numpy as np
 
@@ -62,3 +62,22 @@ class Frame:
         for name, value in {**constants, "scratch": self.scratch.ctypes.data, "scratch_bytes": scratch_bytes}.items():
             self.words[slots[name] // 8] = value
         self.address = self.words.ctypes.data
+
+
+class Framed:
+    """A plan that keeps its frames and takes one for each call, so concurrent calls never share scratch.
+
+    A subclass makes frames in `_new_frame`, puts the first into `_frames`, and the pool's caller into `_call`.
+    """
+
+    def __call__(self, x, out):
+        """Compute `out` from `x`, both C-contiguous in the spec's memory format; nothing is checked."""
+        threads = parallel.ready()
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = self._new_frame()
+        if frame.threads < threads:
+            frame = self._new_frame()
+        self._call(frame.address, id(x), id(out))
+        self._frames.append(frame)
