@@ -206,20 +206,23 @@ def test_a_fork_after_computing():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_forks_while_threads_compute_and_compile():
     code = """
-        import os, threading, time
+        import os, threading
         from test_jit_parallel import computes_right, layer_and_input
         stop = threading.Event()
+        started = threading.Barrier(3)  # modules are imported: Python's own import locks do not survive a fork
 
         def work(first):
             filters = first
             while not stop.is_set():
                 layer, x = layer_and_input(filters=filters)
                 layer(x)
+                if filters == first:
+                    started.wait()
                 filters += 16
 
         for number in range(2):
             threading.Thread(target=work, args=(number + 1,), daemon=True).start()
-        time.sleep(0.2)
+        started.wait()
         for _ in range(8):
             child = os.fork()
             if child == 0:
