@@ -118,14 +118,21 @@ def save(spec: ConvSpec, timings: Mapping[str, EngineTiming]) -> bool:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, json.dumps(content, indent=1))
+        write_whole(path, json.dumps(content, indent=1))
     except OSError as error:
         _warn_once(f"records are not kept: {path.parent} can't be written ({error.strerror or error})")
         return False
     return True
 
 
-def _replace(path, text):
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that others see as it was or as it will be, never half written.
+
+    Raises
+    ------
+    OSError
+        It can't be written; nothing is left behind.
+    """
     import tempfile  # here, as with hashlib below: only a program that comes this far pays for the import
 
     handle, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)

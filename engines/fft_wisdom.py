@@ -12,7 +12,6 @@ import base64
 import hashlib
 import json
 import os
-import tempfile
 import threading
 import time
 import warnings
@@ -81,14 +80,7 @@ def save(place: Path) -> bool:
     content = {"wisdom": [base64.b64encode(part).decode() for part in pyfftw.export_wisdom()]}
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=place.stem, suffix=".tmp", dir=place.parent)
-        try:
-            with open(handle, "w") as file:
-                json.dump(content, file)
-            os.replace(temporary, place)
-        except BaseException:  # an interrupt too: leave no half-written file behind
-            os.unlink(temporary)
-            raise
+        records.write_whole(place, json.dumps(content))
     except OSError as error:
         return _say(f"FFTW's wisdom is not kept: {place.parent} can't be written ({error.strerror or error})")
     return True

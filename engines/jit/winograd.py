@@ -3,7 +3,7 @@
     y = Aᵀ [ sum over c of (G g Gᵀ) ⊙ (Bᵀ d B) ] A
 
 for tiles of d that overlap by r - 1 (`winograd_matrices`), in blocks of whole vectors of tiles
-(`winograd_layout`), by generated code (`winograd_kernel`).  Two ways of doing it:
+(`winograd_layout`), by generated code (`winograd_kernel`, `winograd_tasks`).  Two ways of doing it:
 
 fused   a task takes a block through all three steps; its transformed input stays in the L2 cache, while the
         weights of a few output channels after the other stream past.
@@ -22,6 +22,7 @@ from convbench import settings
 
 from . import parallel
 from . import winograd_kernel as kernels
+from . import winograd_tasks as drivers
 from .dense_tiling import parts
 from .records import ALIGN, aligned, table
 from .target import cache_bytes, target
@@ -250,7 +251,7 @@ class WinogradPlan:
         if name in ("fused", "scatter"):
             column = list(kernels.TASK).index("flag")
             found[:, column] = np.arange(len(found)) * kernels.SCRATCH_HEAD
-        return kernels.task_address(name, self._target), found
+        return drivers.task_address(name, self._target), found
 
     def _new_frame(self):
         form, plane, item = self._form, self._plane, self._itemsize

@@ -1,0 +1,134 @@
+"""The tasks of Winograd convolution: what one thread does between two looks at the pool's list.
+
+*fused*: a block of tiles through all three steps.  *gather*, *multiply*, *scatter*: one step for a part of the problem,
+for plans that go through the steps in three rounds (`winograd.py` tells when).  All of them are loops over records
+that `winograd_layout` made, and call the code of `winograd_kernel`; they are compiled once for all plans.
+"""
+
+from . import compile as compiler
+from .parallel import FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
+from .records import Record
+from .vector import Code
+from .winograd_kernel import BLOCK, FILTERS, FRAME, SCRATCH_HEAD, TASK
+
+
+def task_address(name, target):
+    """The compiled ``void task(frame, number, worker)``, the same for every plan: see `TASKS`."""
+    return compiler.address("task", ("winograd", name), target, lambda module: TASKS[name](module, target))
+
+
+class _Task:
+    """What the drivers have in common: the records of a task, and where its arrays lie."""
+
+    def __init__(self, module, target):
+        self.code = Code(module, "task", target, "pii")
+        self.frame, self.number, self.worker = self.code.arguments
+        self.fixed = Record(self.frame, FRAME)
+        self.task = Record(self.fixed.pointer("tasks") + self.number * (8 * len(TASK)), TASK)
+        self.scratch = self.fixed.pointer("scratch") + self.worker * self.fixed["scratch_bytes"]
+        self.rows_at = self.scratch + SCRATCH_HEAD
+
+    def place(self, name):
+        """Where V or M is: in the worker's scratch, or where all workers share it."""
+        return self.fixed.pointer(name) + self.worker * self.fixed["worker_bytes"]
+
+    def block(self, number):
+        """The record of a block of tiles."""
+        return Record(self.fixed.pointer("blocks") + number * (8 * len(BLOCK)), BLOCK)
+
+    def filters(self, number):
+        """The record of a register block of output channels."""
+        return Record(self.fixed.pointer("filters") + number * (8 * len(FILTERS)), FILTERS)
+
+    def gather(self, block, channel, count):
+        """Transform a block's input, some channels of it."""
+        x = (self.frame + FRAME_INPUT).load_pointer() + self.task["x"] + self.fixed["x_channel"] * channel
+        v = self.place("v") + block["v"] + block["bytes"] * channel
+        self.code.call(self.fixed.pointer("gather"), [self.frame, block.at, x, self.rows_at, v, count])
+
+    def multiply(self, block, part, frequency, m):
+        """One product: `m` is where sums of the part's first channel go at frequency 0."""
+        kernel = (self.fixed.pointer("kernels") + (block["kernel"] + part["kernel"]) * 8).load_pointer()
+        u = self.fixed.pointer("weights") + part["weights"] + part["frequency"] * frequency
+        v = self.place("v") + block["v"] + block["v_frequency"] * frequency
+        self.code.call(kernel, [v, u, m + block["m_frequency"] * frequency, self.fixed["channels"]])
+
+    def scatter(self, block, m, channel, count):
+        """Transform `count` channels of sums back, and watch for NaN and Inf."""
+        out = (self.frame + FRAME_OUTPUT).load_pointer() + self.task["out"] + self.fixed["out_channel"] * channel
+        bias = self.fixed.pointer("bias") + self.task["bias"] + self.fixed["itemsize"] * channel
+        arguments = [self.frame, block.at, m, self.rows_at, out, bias, count, self.flag()]
+        self.code.call(self.fixed.pointer("scatter"), arguments)
+
+    def flag(self):
+        """The vector that tells whether this task met a NaN or Inf."""
+        return self.fixed.pointer("flags") + self.task["flag"]
+
+
+def _write_fused(module, target):
+    """A block of tiles through all three steps: gathered unless it is there from the worker's last task."""
+    this = _Task(module, target)
+    code, task, scratch = this.code, this.task, this.scratch
+    block = this.block(task["block"])
+    key = task["key"] + ((this.frame + FRAME_SERIAL).load() << 32)
+    with code.when(scratch.load().compare("!=", key)):
+        scratch.store(key)
+        this.gather(block, code.value(0), this.fixed["channels"])
+    this.flag().store(code.zero(code.vector("float32")))
+    m = this.place("m")
+
+    def filters(number):
+        part = this.filters(number)
+        code.loop(this.fixed["frequencies"], lambda frequency: this.multiply(block, part, frequency, m))
+        this.scatter(block, m, part["first"], part["count"])
+
+    code.loop(task["filters_end"], filters, start=task["filters"])
+    code.finish()
+
+
+def _write_gather_task(module, target):
+    """Some channels of a block of tiles into the shared V."""
+    this = _Task(module, target)
+    block, first = this.block(this.task["block"]), this.task["channel"]
+    this.gather(block, first, this.task["channel_end"] - first)
+    this.code.finish()
+
+
+def _write_multiply_task(module, target):
+    """Some frequencies of some filters: their weights, and V of all blocks of tiles, stay in the cache."""
+    this = _Task(module, target)
+    code, task = this.code, this.task
+
+    def frequencies(frequency):
+        def filters(number):
+            part = this.filters(number)
+
+            def blocks(number):
+                block = this.block(number)
+                this.multiply(block, part, frequency, this.place("m") + block["m"] + block["bytes"] * part["first"])
+
+            code.loop(task["block_end"], blocks, start=task["block"])
+
+        code.loop(task["filters_end"], filters, start=task["filters"])
+
+    code.loop(task["frequency_end"], frequencies, start=task["frequency"])
+    code.finish()
+
+
+def _write_scatter_task(module, target):
+    """Some output channels of a block of tiles from the shared M."""
+    this = _Task(module, target)
+    task, block, first = this.task, this.block(this.task["block"]), this.task["channel"]
+    this.flag().store(this.code.zero(this.code.vector("float32")))
+    m = this.place("m") + block["m"] + block["bytes"] * first
+    this.scatter(block, m, first, task["channel_end"] - first)
+    this.code.finish()
+
+
+#: The drivers by name: all three steps at once, or each for itself.
+TASKS = {
+    "fused": _write_fused,
+    "gather": _write_gather_task,
+    "multiply": _write_multiply_task,
+    "scatter": _write_scatter_task,
+}
