@@ -11,11 +11,12 @@
 import importlib
 
 from convbench import data, kernels, registry  # noqa: F401  (reachable after ``import convbench``)
+from convbench.candidates import Selection
 from convbench.conv import Conv1d, Conv2d, Conv3d
 from convbench.engine import Engine, Plan
 from convbench.functional import clear_cache, conv1d, conv2d, conv3d
 from convbench.registry import register, unregister
-from convbench.selection import NoRecordError, Selection, select
+from convbench.selection import NoRecordError, select
 from convbench.settings import get_num_threads, set_default_engine, set_num_threads, use_engine
 from convbench.shapes import output_shape, parameter_count, receptive_field
 from convbench.spec import ConvSpec

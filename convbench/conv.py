@@ -15,9 +15,9 @@ import numpy as np
 
 from convbench import padding as paddings
 from convbench import planning, registry, selection, settings
+from convbench.candidates import Selection
 from convbench.data import as_memory_format, empty
 from convbench.engine import Plan
-from convbench.selection import Selection
 from convbench.spec import ConvSpec, dtype_name, per_dimension
 
 SHAPES_PER_LAYER = 32  # planned input shapes that a layer keeps before the oldest goes
@@ -220,6 +220,7 @@ class _Conv:
         chosen = self._select(spec)
         weight = self._kernels()
         engine = planning.for_weight(registry.get(chosen.engine), spec, weight, self._judging["rtol"])
+        engine = planning.variant_of(engine, spec, chosen.variant)
         plan = planning.make_plan(engine, spec, weight, self.bias)
         dense = pads is None and x.dtype.isnative and _lies_as(full, memory_format)
         prepared = _Prepared(spec, plan, shape, chosen, pads, dense, batched)

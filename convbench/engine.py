@@ -57,8 +57,8 @@ class Engine(abc.ABC):
     automatic : bool
         ``engine="auto"`` may pick it.  The living definition says no: it is the judge's yardstick.
     variant : str
-        What sets an engine of `for_weight` apart from the one that any weight gets, in a few words:
-        timings are recorded for each variant.
+        What sets an engine of `for_weight`, or one of several `variants`, apart from the engine itself, in a
+        few words: timings are recorded for each variant.
     """
 
     name: str = ""
@@ -92,6 +92,15 @@ class Engine(abc.ABC):
         weight may be approximated, as long as `error_bound` contains it.
         """
         return self
+
+    def variants(self, spec: ConvSpec) -> tuple[Engine, ...]:
+        """The ways in which this engine may compute `spec`, as engines of the same name; itself where there is one.
+
+        An engine that has several codes for a problem, and a model that picks among them, lists them here, each
+        with a `variant` of its own and its own `predict_seconds`, the one that its model picks first.  Where the
+        judge measures, it times all of them and remembers the fastest; where it predicts, the engine itself plans.
+        """
+        return (self,)
 
     def takes_channels_last(self, spec: ConvSpec) -> bool:
         """Whether `spec`, in channels-last memory, is planned natively.  If not, the interface transposes."""

@@ -28,7 +28,7 @@ from convbench.spec import ConvSpec
 
 QUICK_SECONDS = 0.2  # per problem, shared by its engines
 SHOWN_ISA = ("AVX512F", "AVX2", "FMA3", "SVE", "NEON", "ASIMD", "SSE42")
-RECORDED = ("median", "q1", "q3", "samples", "workspace_bytes", "error", "version")
+RECORDED = ("workspace_bytes", "error", "version")  # beside a variant's timing
 LIBRARIES = ("numpy", "scipy", "numba", "pyfftw", "asv")
 
 
@@ -114,9 +114,10 @@ def run(bench: Bench, progress) -> Report:
 def record(result: dict) -> None:
     """Record the timings of every engine that agrees with the reference, for ``engine="auto"``."""
     timings = {
-        name: records.EngineTiming(**{field: entry[field] for field in RECORDED})
+        records.name_of(name, variant): records.EngineTiming(**timing, **{field: entry[field] for field in RECORDED})
         for name, entry in result["engines"].items()
         if entry["refused"] is None and entry["agrees"]
+        for variant, timing in entry["variants"].items()
     }
     if timings:
         records.save(ConvSpec.parse(result["text"]), timings)

@@ -26,6 +26,18 @@ def for_weight(engine: Engine, spec: ConvSpec, weight: np.ndarray, rtol: float |
     return engine.for_weight(inner, weight, rtol)
 
 
+def variants(engine: Engine, spec: ConvSpec) -> tuple[Engine, ...]:
+    """The ways in which `engine` may compute `spec`, see `Engine.variants`."""
+    return engine.variants(engine_spec(engine, spec))
+
+
+def variant_of(engine: Engine, spec: ConvSpec, variant: str) -> Engine:
+    """`engine` in that variant; itself where it has none of that name."""
+    if engine.variant == variant:
+        return engine
+    return next((way for way in variants(engine, spec) if way.variant == variant), engine)
+
+
 def workspace_bytes(engine: Engine, spec: ConvSpec) -> int:
     """What a plan of `engine` needs beside input, weight and output, transposed copies included."""
     inner = engine_spec(engine, spec)

@@ -55,6 +55,11 @@ class Record:
     shipped: frozenset[str] = frozenset()  # engines whose timing is not the user's own
 
 
+def name_of(engine: str, variant: str) -> str:
+    """What a timing is called in records: that of one variant, or with one weight, says nothing of another."""
+    return f"{engine}, {variant}" if variant else engine
+
+
 def directory() -> Path:
     """Where the user's records live: ``CONVBENCH_CACHE_DIR``, or the system's cache folder."""
     given = os.environ.get(DIRECTORY_VARIABLE)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from convbench import display, planning, records, registry, settings
+from convbench import planning, records, registry, settings
+from convbench.candidates import Candidate, Selection
 from convbench.data import empty, sample
 from convbench.engine import Engine
 from convbench.machine import this_machine
@@ -35,85 +36,6 @@ _chosen: dict[tuple, Selection] = {}
 
 class NoRecordError(LookupError):
     """Mode "replay" found no record to replay."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One engine's part in a selection.
-
-    Attributes
-    ----------
-    engine : str
-    refused : str or None
-        Why it takes no part, as a sentence.
-    predicted : float or None
-        Seconds by its model; None where it can't compute the problem.
-    measured : Timing or None
-    workspace_bytes : int or None
-    error_bound : float or None
-        A priori, in the engine's `error_measure`.
-    error : float or None
-        Measured against the reference, in the same measure, where a record has it.
-    """
-
-    engine: str
-    refused: str | None = None
-    predicted: float | None = None
-    measured: Timing | None = None
-    workspace_bytes: int | None = None
-    error_bound: float | None = None
-    error: float | None = None
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The judge's answer: ``print(selection)`` shows every engine and the reasons.
-
-    Attributes
-    ----------
-    spec : ConvSpec
-    engine : str
-        The chosen engine.
-    source : str
-        "pinned", "record", "shipped record", "measurement", "model", or "nothing to compute".
-    candidates : tuple of Candidate
-        Every engine of the registry, the fastest first, the refused last.
-    """
-
-    spec: ConvSpec
-    engine: str
-    source: str
-    candidates: tuple[Candidate, ...]
-
-    @property
-    def regret(self) -> float | None:
-        """Time of the chosen engine / time of the best, as measured; None where it was not."""
-        measured = {c.engine: c.measured.median for c in self.candidates if c.measured and c.refused is None}
-        return measured[self.engine] / min(measured.values()) if self.engine in measured else None
-
-    def __str__(self):
-        rows = [_row(candidate, candidate.engine == self.engine) for candidate in self.candidates]
-        header = ("engine", "predicted", "measured", "workspace", "error", "")
-        regret = "" if self.regret is None else f", regret {self.regret:.2f}"
-        threads = settings.get_num_threads()
-        return f"{self.spec}: {self.engine} ({self.source}{regret}; threads {threads})\n{display.table(header, rows)}"
-
-
-def _row(candidate, chosen):
-    known = candidate.predicted is not None
-    error = "-"
-    if candidate.error is not None:
-        error = f"{candidate.error:.1e}"
-    elif candidate.error_bound is not None:
-        error = f"≤ {candidate.error_bound:.1e}"
-    return (
-        candidate.engine,
-        display.seconds(candidate.predicted) if known else "-",
-        display.seconds(candidate.measured.median) if candidate.measured else "-",
-        display.size(candidate.workspace_bytes) if known else "-",
-        error,
-        candidate.refused or ("<- chosen" if chosen else ""),
-    )
 
 
 def select(
@@ -205,17 +127,25 @@ def _select(spec, tuning, name, rtol, max_workspace, engines, weight) -> Selecti
     if name != settings.AUTO:
         if name not in able:
             raise ValueError(f"engine {name!r} is refused for {spec}: {candidates[name].refused}")
-        return _selection(spec, name, "pinned", _with_record(candidates, records.load(spec), engines))
+        able = [name]
     if not able:
         reasons = "; ".join(f"{other}: {candidate.refused}" for other, candidate in candidates.items())
         raise ValueError(f"no engine is left for {spec}: {reasons}")
+    ways = {
+        other: planning.variants(engines[other], spec) for other in engines if candidates[other].predicted is not None
+    }
     record = records.load(spec)
-    candidates = _with_record(candidates, record, engines)
-    measured = {other: candidates[other].measured for other in able if candidates[other].measured}
+    candidates = _with_record(candidates, record, engines, ways)
+    ways = {other: ways[other] for other in able}
+    if name != settings.AUTO:
+        if tuning == "measure" and len(ways[name]) > 1:
+            candidates, _ = _timed(spec, candidates, ways, record, weight)
+        return _selection(spec, name, "pinned", candidates)
     if tuning == "measure":
-        return _measured(spec, candidates, able, measured, record, engines, weight)
+        return _measured(spec, candidates, ways, record, weight)
+    measured = {other: candidates[other].measured for other in able if candidates[other].measured}
     if measured:
-        return _recorded(spec, measured, record, candidates, engines)
+        return _recorded(spec, measured, record, candidates)
     if tuning == "replay":
         raise NoRecordError(
             f"nothing is recorded for {spec} in {records.directory()}; run 'convbench bench --problem \"{spec}\"' "
@@ -225,15 +155,10 @@ def _select(spec, tuning, name, rtol, max_workspace, engines, weight) -> Selecti
     return _selection(spec, best, "model", candidates)
 
 
-def _recorded(spec, measured, record, candidates, engines) -> Selection:
+def _recorded(spec, measured, record, candidates) -> Selection:
     best = fastest(measured)
-    shipped = _recorded_as(engines[best]) in record.shipped
+    shipped = records.name_of(best, candidates[best].variant) in record.shipped
     return _selection(spec, best, "shipped record" if shipped else "record", candidates)
-
-
-def _recorded_as(engine: Engine) -> str:
-    """An engine's name in records: timings with one weight say nothing of another, where the weight matters."""
-    return f"{engine.name}, {engine.variant}" if engine.variant else engine.name
 
 
 def _filtered(spec, engine: Engine, *, rtol, max_workspace, pinned) -> Candidate:
@@ -244,6 +169,7 @@ def _filtered(spec, engine: Engine, *, rtol, max_workspace, pinned) -> Candidate
         return Candidate(engine.name, refused=reason)
     known = Candidate(
         engine.name,
+        variant=engine.variant,
         predicted=float(engine.predict_seconds(inner, this_machine(settings.get_num_threads()))),
         workspace_bytes=planning.workspace_bytes(engine, spec),
         error_bound=float(engine.error_bound(inner)),
@@ -269,65 +195,100 @@ def _why_unfit(engine, spec, known, rtol, max_workspace, pinned):
     return None
 
 
-def _with_record(candidates, record, engines):
-    """The candidates with the timings that a record holds for this version of each engine."""
-    timings = record.timings if record else {}
-    joined = {}
-    for name, candidate in candidates.items():
-        timing = timings.get(_recorded_as(engines[name]))
-        if timing and candidate.predicted is not None and timing.version == engines[name].version:
-            measured = Timing(timing.median, timing.q1, timing.q3, timing.samples)
-            candidate = replace(candidate, measured=measured, error=timing.error)
-        joined[name] = candidate
+def _with_record(candidates, record, engines, ways):
+    """The candidates with the timings that a record holds for this version of each engine, of its fastest variant."""
+    known = record.timings if record else {}
+    timings = {
+        (name, way.variant): timing
+        for name in ways
+        for way in {engines[name], *ways[name]}
+        if (timing := known.get(records.name_of(name, way.variant))) and timing.version == way.version
+    }
+    return _with_fastest(candidates, timings)
+
+
+def _with_fastest(candidates, timings):
+    """The candidates with the least of their own and of `timings` by (name, variant)."""
+    joined = dict(candidates)
+    for (name, variant), found in sorted(timings.items(), key=lambda item: item[1].median, reverse=True):
+        measured = Timing(found.median, found.q1, found.q3, found.samples)
+        before = joined[name].measured
+        if before is None or measured.median <= before.median:
+            error = getattr(found, "error", joined[name].error)
+            joined[name] = replace(joined[name], measured=measured, variant=variant, error=error)
     return joined
 
 
-def _measured(spec, candidates, able, measured, record, engines, weight) -> Selection:
+def _measured(spec, candidates, ways, record, weight) -> Selection:
     """Time what no record has, record it, choose."""
-    best = min(candidates[name].predicted for name in able)
-    worth = [
-        name
-        for name in able
-        if name not in measured and candidates[name].predicted <= max(HOPELESS * best, CHEAP_SECONDS)
-    ]
-    if not worth and measured:
-        return _recorded(spec, measured, record, candidates, engines)
-    timings, lacking = time_engines(spec, [engines[name] for name in worth], MEASURE_SECONDS, weight)
-    for name, timing in timings.items():
-        candidates[name] = replace(candidates[name], measured=timing)
-    for name in lacking:
-        candidates[name] = replace(candidates[name], refused=f"{name} ran out of memory while it was timed")
-    measured = {**measured, **timings}
+    candidates, timed = _timed(spec, candidates, ways, record, weight)
+    measured = {name: candidates[name].measured for name in ways if candidates[name].measured}
     if not measured:
         raise MemoryError(f"every engine ran out of memory on {spec}")
-    if not timings:
-        return _recorded(spec, measured, record, candidates, engines)
-    entries = {_recorded_as(engines[name]): _entry(candidates[name], engines[name].version) for name in timings}
-    records.save(spec, entries)
+    if not timed:
+        return _recorded(spec, measured, record, candidates)
     incumbent = min(measured, key=lambda name: candidates[name].predicted)
     return _selection(spec, fastest(measured, incumbent), "measurement", candidates)
 
 
-def time_engines(spec: ConvSpec, engines, seconds: float, weight=None) -> tuple[dict[str, Timing], list[str]]:
-    """Time engines on sample data, or a given weight, interleaved; also the names of those that ran out of memory."""
+def _timed(spec, candidates, ways, record, weight):
+    """Time the variants that no record has, and record them: the candidates with them, and whether there were any."""
+    known = record.timings if record else {}
+    best = min(candidates[name].predicted for name in ways)
+    limit = max(HOPELESS * best, CHEAP_SECONDS)
+    worth = [
+        way
+        for name in ways
+        for way in ways[name]
+        if (timing := known.get(records.name_of(name, way.variant))) is None or timing.version != way.version
+        if candidates[name].predicted <= limit
+    ]
+    if not worth:
+        return candidates, False
+    timings, lacking = time_engines(spec, worth, MEASURE_SECONDS, weight)
+    candidates = _with_fastest(candidates, timings)
+    for name, variant in lacking:
+        if candidates[name].measured is None:
+            reason = f"{records.name_of(name, variant)} ran out of memory while it was timed"
+            candidates[name] = replace(candidates[name], refused=reason)
+    versions = {(way.name, way.variant): way.version for way in worth}
+    entries = {
+        records.name_of(*way): _entry(timing, candidates[way[0]], versions[way]) for way, timing in timings.items()
+    }
+    if entries:
+        records.save(spec, entries)
+    return candidates, bool(entries)
+
+
+def time_engines(
+    spec: ConvSpec, engines, seconds: float, weight=None
+) -> tuple[dict[tuple[str, str], Timing], list[tuple[str, str]]]:
+    """Time engines on sample data, or a given weight, interleaved.
+
+    Returns
+    -------
+    dict of (name, variant) to Timing
+    list of (name, variant)
+        Those that ran out of memory.
+    """
     x, drawn = sample(spec)
     weight = drawn if weight is None else weight
-    calls: dict[str, Callable] = {}
+    calls: dict[tuple[str, str], Callable] = {}
     lacking = []
     for engine in engines:
+        way = engine.name, engine.variant
         try:
             plan = planning.make_plan(engine, spec, weight)
             out = empty(spec.output_shape, spec.dtype)
             plan(x, out)
         except MemoryError:
-            lacking.append(engine.name)
+            lacking.append(way)
             continue
-        calls[engine.name] = partial(plan, x, out)
+        calls[way] = partial(plan, x, out)
     return interleaved(calls, seconds) if calls else {}, lacking
 
 
-def _entry(candidate: Candidate, version: str) -> records.EngineTiming:
-    timing = candidate.measured
+def _entry(timing: Timing, candidate: Candidate, version: str) -> records.EngineTiming:
     return records.EngineTiming(
         median=timing.median,
         q1=timing.q1,

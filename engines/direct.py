@@ -43,6 +43,7 @@ PRODUCT_STORE = 8  # an output vector of a matrix product
 PRODUCT_COPY = 4  # a vector of its input: each is copied
 PRODUCT_SPREAD = 40  # the same where pixels have a stride
 LOOP_SHARE = 0.04
+WORTH_A_TRY = 4.0  # a family that costs so many times the best by the model is not measured
 LANE_BYTES = 64
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
 CALL_SECONDS = 1e-6
@@ -50,10 +51,19 @@ BAND_BYTES = 4 << 20  # scratch per thread at most
 
 
 def family(spec: ConvSpec) -> str:
-    """Which code computes `spec`: "dense", "wide" or "loops"."""
+    """Which code computes `spec`: "dense", "product", "wide" or "loops"."""
     if spec.dtype not in GENERATED_DTYPES:
         return "loops"
-    return "wide" if _wide_work(spec) < _dense_work(spec) else "dense"
+    works = _works(spec)
+    return min(works, key=works.get)
+
+
+def _works(spec):
+    """What each family that computes `spec` costs, in multiply-adds of whole vectors."""
+    works = {"dense": _dense_work(spec), "wide": _wide_work(spec)}
+    if _is_product(spec):
+        works["product"] = _product_work(spec)
+    return works
 
 
 def _is_product(spec):
@@ -72,8 +82,6 @@ def _dense_work(spec):
     vectors = whole + (0 if not rest else 0.5 if rest <= lanes // 2 else 1)
     pixels = spec.batch * spec.groups * math.prod(spec.output_spatial)
     work = pixels * vectors * (math.prod(spec.weight_shape[1:]) + DENSE_STORE)
-    if _is_product(spec):
-        return min(work, _product_work(spec))
     if any(map(any, spec.padding)) or math.prod(spec.spatial) * spec.itemsize % CONFLICT_BYTES == 0:
         work += DENSE_COPY * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes
     return work
@@ -107,16 +115,27 @@ class Direct(Engine):
     """The sum itself, by kernels generated for the shape and the processor."""
 
     name = "direct"
-    version = "2"
+    version = "3"
     summary = "the sum itself, by vector code generated for the shape and the processor"
     exact_integers = True
     fuses_bias = True
+
+    def __init__(self, variant: str = ""):
+        self.variant = variant
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
         """Every numeric dtype that processors compute."""
         if spec.dtype in GENERATED_DTYPES + LOOP_DTYPES or np.dtype(spec.dtype).kind in "iu":
             return None
         return f"direct computes floating, complex and integer types that processors have, not {spec.dtype}"
+
+    def variants(self, spec: ConvSpec) -> tuple[Engine, ...]:
+        """A variant for each family that computes `spec` and is not far behind by the model."""
+        if spec.dtype not in GENERATED_DTYPES or spec.memory_format == "channels_last" or not generates_code():
+            return (self,)
+        works = _works(spec)
+        near = [name for name in sorted(works, key=works.get) if works[name] <= WORTH_A_TRY * min(works.values())]
+        return tuple(Direct(name) for name in near) if len(near) > 1 else (self,)
 
     def takes_channels_last(self, spec: ConvSpec) -> bool:
         """The dense kernels read and write both formats."""
@@ -136,16 +155,17 @@ class Direct(Engine):
         if family(spec) == "loops":
             seconds = 2 * spec.macs / (machine.peak_flops("float32") * LOOP_SHARE)
         else:
-            work = min(_dense_work(spec), _wide_work(spec))
+            works = _works(spec)
+            work = works[self.variant] if self.variant else min(works.values())
             seconds = 2 * (LANE_BYTES // spec.itemsize) * work / machine.peak_flops(spec.dtype)
         return CALL_SECONDS + max(seconds, spec.data_bytes / machine.bandwidth)
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Generate what kernels are not there yet, and pack the weight."""
-        chosen = family(spec)
+        chosen = self.variant or family(spec)
         if chosen == "loops" or not generates_code():
             return LoopPlan(spec, weight, bias)
-        return _plan_class(chosen, spec)(spec, weight, bias)
+        return _plan_class(chosen)(spec, weight, bias)
 
     def measure_peak(self, dtype: str, calls: int | None = None) -> float | None:
         """FLOP/s of multiply-adds of "float32" or "float64" on all threads, measured now (`jit.peak`).
@@ -159,13 +179,11 @@ class Direct(Engine):
         return measure(dtype, calls or CALLS)
 
 
-def _plan_class(family, spec):
+def _plan_class(family):
     """The plan of generated code."""
     from .jit import dense, product, wide
 
-    if family == "wide":
-        return wide.WidePlan
-    return product.ProductPlan if _is_product(spec) and product.suits(spec) else dense.DensePlan
+    return {"dense": dense.DensePlan, "product": product.ProductPlan, "wide": wide.WidePlan}[family]
 
 
 def generates_code() -> bool:

@@ -73,6 +73,8 @@ def test_measuring_covers_refusals_errors_and_the_journal(tmp_path):
     assert entry["agrees"]
     assert 0 <= entry["error"] <= entry["bound"]
     assert 0 < entry["q1"] <= entry["median"] <= entry["q3"]
+    assert entry["median"] == min(timing["median"] for timing in entry["variants"].values())
+    assert entry["modelled"] == next(iter(entry["variants"].values()))["median"]
     assert result["auto"] in registry.engines()
     events = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
     assert [event["event"] for event in events] == ["begin", "problem", "done"]
@@ -82,12 +84,12 @@ def test_measuring_covers_refusals_errors_and_the_journal(tmp_path):
 def test_benchmarks_file_what_was_measured_and_skip_the_rest():
     from asv_runner.benchmarks.mark import SkipNotImplemented
 
-    entry = {"refused": None, "median": 2.0, "error": 1e-7, "bound": 1e-6}
+    entry = {"refused": None, "median": 2.0, "modelled": 3.0, "error": 1e-7, "bound": 1e-6}
     engines = {"direct": entry, "fft": {**entry, "median": 1.0}, "toeplitz": {"refused": "too large"}}
     results = {"tiny": {"auto": "direct", "engines": engines}}
     rivals = convolution.Contest()
     assert rivals.track_time(results, "tiny", "direct") == 2.0
-    assert rivals.track_regret(results, "tiny", "auto") == 2.0
+    assert rivals.track_regret(results, "tiny", "auto") == 3.0  # unmeasured, it takes what the model picks
     assert rivals.track_regret(results, "tiny", "fft") == 1.0
     assert rivals.track_error(results, "tiny", "fft") == pytest.approx(0.1)
     for name, reason in (("toeplitz", "too large"), ("winograd", "not measured")):
@@ -145,14 +147,16 @@ def test_asvs_results_are_read_with_skips_and_failures():
 def test_wrong_engines_are_not_recorded(monkeypatch):
     saved = {}
     monkeypatch.setattr("convbench.records.save", lambda spec, timings: saved.update(timings))
-    entry = {"median": 1.0, "q1": 1.0, "q3": 1.0, "samples": 3, "workspace_bytes": 0, "error": 0.0, "version": "1"}
+    timing = {"median": 1.0, "q1": 1.0, "q3": 1.0, "samples": 3}
+    entry = {**timing, "workspace_bytes": 0, "error": 0.0, "version": "1"}
+    two = {"dense": timing, "wide": {**timing, "median": 2.0}}
     engines = {
-        "direct": {**entry, "refused": None, "agrees": True},
-        "fft": {**entry, "refused": None, "agrees": False},
+        "direct": {**entry, "refused": None, "agrees": True, "variants": two},
+        "fft": {**entry, "refused": None, "agrees": False, "variants": {"": timing}},
         "toeplitz": {"refused": "too large"},
     }
     harness.record({"text": TINY, "engines": engines})
-    assert list(saved) == ["direct"]
+    assert {name: timing.median for name, timing in saved.items()} == {"direct, dense": 1.0, "direct, wide": 2.0}
 
 
 class _Progress:

@@ -555,3 +555,85 @@ def test_unknown_names_are_refused_with_those_there_are(setting, name):
         setting(name)
     assert repr(name) in str(caught.value)
     assert _chosen() == "first"
+
+
+# Variants.
+
+
+class _Twofold(Fake):
+    """An engine with two codes, of which its model picks the slower one."""
+
+    def variants(self, spec):
+        return self.codes
+
+    @classmethod
+    def registered(cls, clock, slow=3e-3, quick=2e-3):
+        engine = convbench.register(cls("twofold", 1e-3, clock=clock))
+        engine.codes = tuple(
+            Fake("twofold", 1e-3, seconds=seconds, clock=clock, variant=name)
+            for name, seconds in {"slow": slow, "quick": quick}.items()
+        )
+        return engine
+
+
+def test_measuring_times_every_variant_and_takes_the_fastest(house):
+    rival = house("rival", seconds=2.5e-3)
+    engine = _Twofold.registered(rival.clock)
+    chosen = _select("measure")
+    assert (chosen.engine, chosen.variant, chosen.source) == ("twofold", "quick", "measurement"), str(SPEC)
+    assert "twofold (quick)" in str(chosen)
+    assert set(records.load(SPEC).timings) == {"rival", "twofold, slow", "twofold, quick"}
+    assert engine.plans == 0, "the engine itself has nothing that its variants have not"
+    again = _select()
+    assert (again.engine, again.variant, again.source) == ("twofold", "quick", "record"), str(SPEC)
+
+
+def test_a_pinned_engine_is_tuned_among_its_variants_only(house):
+    rival = house("rival", seconds=1e-4)
+    _Twofold.registered(rival.clock)
+    chosen = _select("measure", engine="twofold")
+    assert (chosen.engine, chosen.variant, chosen.source) == ("twofold", "quick", "pinned"), str(SPEC)
+    assert rival.calls == 0, str(SPEC)
+    assert _select(engine="twofold").variant == "quick", "the record tells"
+
+
+def test_a_variant_of_another_version_is_timed_again(house):
+    rival = house("rival", seconds=1.0)
+    engine = _Twofold.registered(rival.clock)
+    _select("measure")
+    engine.codes[0].version = "2"
+    before = [code.calls for code in engine.codes]
+    _select("measure")
+    after = [code.calls for code in engine.codes]
+    assert after[0] > before[0], str(SPEC)
+    assert after[1] == before[1], str(SPEC)
+
+
+def test_unmeasured_the_engine_itself_plans(house):
+    rival = house("rival", 1.0)
+    engine = _Twofold.registered(rival.clock)
+    assert _select().variant == ""
+    layer = convbench.Conv2d(np.ones(SPEC.weight_shape, SPEC.dtype), padding=1)
+    layer(np.ones(SPEC.input_shape, SPEC.dtype))
+    assert (engine.plans, [code.plans for code in engine.codes]) == (1, [0, 0])
+
+
+def test_a_layer_plans_the_variant_that_was_chosen(house):
+    rival = house("rival", seconds=1.0)
+    engine = _Twofold.registered(rival.clock)
+    layer = convbench.Conv2d(np.ones(SPEC.weight_shape, SPEC.dtype), padding=1, tuning="measure")
+    layer(np.ones(SPEC.input_shape, SPEC.dtype))
+    assert [code.plans for code in engine.codes] == [1, 2], str(SPEC)
+
+
+@pytest.mark.parametrize("name", list(registry.engines()))
+@pytest.mark.parametrize("text", ["mb1ic16ih9oc20oh9kh1ph0", "mb1ic2ih9oc3oh9kh3ph1", "g4mb1ic4ih9oc4oh9kh3ph1"])
+def test_variants_compute_what_their_engine_computes(name, text):
+    spec = ConvSpec.parse(text)
+    engine = registry.get(name)
+    if engine.why_unsupported(spec) is None:
+        ways = engine.variants(spec)
+        assert {way.name for way in ways} == {name}, text
+        assert len({way.variant for way in ways}) == len(ways), text
+        found = convbench.verify(spec, [name])
+        assert found.ok, str(found)

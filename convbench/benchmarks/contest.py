@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
 
 import numpy as np
@@ -51,7 +52,9 @@ def measure(spec: ConvSpec, session: Session) -> dict:
     dict
         ``text``, ``auto`` (the engine that the judge picks unmeasured), ``wall`` (seconds spent)
         and ``engines``: by name a dict of ``refused`` and, where that is None, ``median``, ``q1``,
-        ``q3``, ``samples``, ``error``, ``bound``, ``agrees``, ``workspace_bytes`` and ``version``.
+        ``q3`` and ``samples`` of the fastest variant, ``modelled`` (the median of the variant that the engine's
+        model picks), ``variants`` (medians, quartiles and samples of all), ``error``, ``bound``, ``agrees``,
+        ``workspace_bytes`` and ``version``.
     """
     begin = time.perf_counter()
     entries, calls = {}, {}
@@ -62,16 +65,25 @@ def measure(spec: ConvSpec, session: Session) -> dict:
         except RefusedError as refusal:
             entries[name] = {"refused": str(refusal)}
             continue
-        calls[name] = planned(engine, spec, x, weight)
+        for way in planning.variants(engine, spec):
+            calls[name, way.variant] = planned(way, spec, x, weight)
         entries[name] = {"refused": None, "version": engine.version}
         entries[name]["workspace_bytes"] = planning.workspace_bytes(engine, spec)
     if calls:
-        for result in verify(spec, engines=list(calls)).results:
+        for result in verify(spec, engines=dict.fromkeys(name for name, _ in calls)).results:
             entries[result.engine].update(error=result.error, bound=result.bound, agrees=bool(result.ok))
-        for name, timing in interleaved(calls, session.seconds).items():
-            entries[name].update(median=timing.median, q1=timing.q1, q3=timing.q3, samples=timing.samples)
+        for (name, variant), timing in interleaved(calls, session.seconds).items():
+            _enter(entries[name], variant, asdict(timing))
     wall = time.perf_counter() - begin
     return {"text": str(spec), "auto": unmeasured_choice(spec), "wall": wall, "engines": entries}
+
+
+def _enter(entry, variant, timing):
+    """Add a variant's timing to its engine's entry; the model's choice comes first."""
+    entry.setdefault("modelled", timing["median"])
+    entry.setdefault("variants", {})[variant] = timing
+    if timing["median"] <= entry.get("median", timing["median"]):
+        entry.update(timing)
 
 
 def prepare_one(session: Session, name: str, engine: str) -> Callable[[], object]:

@@ -69,9 +69,8 @@ class Memory:
 def _measured(results, problem, engine):
     """What was measured of an engine; asv records a refusal as skipped."""
     result = results[problem]
-    if engine == session.AUTO:
-        engine = result["auto"]
-    entry = result["engines"].get(engine, {"refused": f"{engine} was not measured"})
+    name = result["auto"] if engine == session.AUTO else engine
+    entry = result["engines"].get(name, {"refused": f"{name} was not measured"})
     if entry["refused"]:
         raise SkipNotImplemented(entry["refused"])
-    return entry
+    return {**entry, "median": entry["modelled"]} if engine == session.AUTO else entry

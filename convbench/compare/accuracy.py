@@ -70,7 +70,7 @@ class Entry:
 def measure(spec: ConvSpec, seconds: float) -> list[Entry]:
     """Every engine that computes `spec` and that ``engine="auto"`` may pick, the fastest first."""
     able = [engine for engine in registry.engines().values() if engine.automatic and not engine.why_unsupported(spec)]
-    timings, _ = selection.time_engines(spec, able, seconds)
+    timings = {name: timing for (name, _), timing in selection.time_engines(spec, able, seconds)[0].items()}
     x, weight = sample(spec)
     u = unit_roundoff(spec.dtype)
     errors = {name: {} for name in timings}

@@ -102,8 +102,7 @@ def run(row: Row, engine: str, peers: Sequence[Peer], threads: int, timer) -> Re
         weight[...] = kernels.gaussian(spec.kernel[0] / KERNEL_SIGMAS, spec.kernel[0] // 2)
     options = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation, "groups": spec.groups}
     engine = group_of(row).engine or engine
-    tuning = "measure" if engine == "auto" else "estimate"  # the judge at its best
-    layer = LAYERS[spec.ndim](weight, **options, engine=engine, tuning=tuning)
+    layer = LAYERS[spec.ndim](weight, **options, engine=engine, tuning="measure")  # the judge at its best
     ours = layer(x)
     calls, notes = {OURS: lambda: layer(x)}, []
     for peer in peers:

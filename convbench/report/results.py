@@ -20,7 +20,7 @@ class Entry:
     refused : str or None
         Why it was not measured; the other fields then hold nothing.
     median, q1, q3 : float
-        Seconds of one planned call.
+        Seconds of one planned call, of the engine's fastest variant.
     samples : int
     error, bound : float
         Against the reference, and what the engine promises.
@@ -30,6 +30,8 @@ class Entry:
     regret : float
         Time / time of the fastest.
     version : str
+    modelled : float or None
+        Median seconds of the variant that the engine picks unmeasured; None where there is but one.
     """
 
     refused: str | None = None
@@ -43,6 +45,7 @@ class Entry:
     workspace_bytes: int = 0
     regret: float = 0.0
     version: str = ""
+    modelled: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,10 @@ class Row:
     @property
     def auto_regret(self) -> float | None:
         """Time of the engine that prediction picks / time of the fastest; None where it was not measured."""
-        return self.measured[self.auto].regret if self.auto in self.measured else None
+        entry = self.measured.get(self.auto)
+        if entry is None:
+            return None
+        return entry.regret if entry.modelled is None else entry.regret * entry.modelled / entry.median
 
     @property
     def agree(self) -> bool:

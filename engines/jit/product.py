@@ -6,7 +6,7 @@ The dense kernels hold channels in vectors, so their sums are transposed when th
 few pixels from each of many distant planes.  Here sums lie as the output does, inputs are copied into a panel
 that stays in the L1 cache (`product_kernel`), and strides cost nothing but in that copy.
 
-Wins on 1x1 layers in planes of some vectors; in small ones the last vector is mostly empty (`suits`).
+Wins on 1x1 layers in planes of some vectors; in small ones the last vector is mostly empty.
 """
 
 import dataclasses
@@ -39,18 +39,8 @@ TILE_CYCLES, SUM_CYCLES = 60, 4
 KERNEL_WORTH = 0.03
 #: Vectors of pixels in a tile at most.
 MOST_VECTORS = 4
-#: How much wider than the pixels whole vectors may be, by how many multiply-adds a cycle can begin. With one, the
-#: dense kernels reach 96 % of the peak (Zen 4); with two, what they load holds them up: 1024 -> 2048 channels at 7x7,
-#: stride 2, batch 8, 1.31 times as wide: 132 against 165 GFLOP/s (Cascade Lake, November 2026).
-WASTE = {1: 1.05, 2: 1.4}
 #: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.
 TASKS_PER_THREAD, TASK_CYCLES = 8, 40_000
-
-
-def suits(spec):
-    """Whether the last vector of pixels is full enough for this to beat the dense kernels."""
-    lanes, pixels = target().lanes(spec.dtype), math.prod(spec.output_spatial)
-    return math.ceil(pixels / lanes) * lanes <= WASTE[target().multiplies] * pixels
 
 
 @dataclasses.dataclass(frozen=True)
