@@ -21,7 +21,7 @@ from convbench import settings
 
 from . import dense_kernel as kernels
 from . import parallel
-from .dense_layout import BAND_SHARE, Layout
+from .dense_layout import BAND_SHARE, Layout, shared
 from .dense_shape import Shape
 from .dense_tiling import Machine, choose, parts, runs
 from .records import ALIGN, Frame, Framed, aligned, table
@@ -236,7 +236,7 @@ class DensePlan(Framed):
             return np.cumsum(np.tile(pieces, shape.output[0]))
         seen = shape.channels * self._itemsize * math.prod(shape.spatial)
         wanted = max(math.ceil(layout.wanted_tasks() / shape.batch), math.ceil(seen / (BAND_SHARE * cache_bytes())))
-        return np.cumsum(parts(count, min(count, wanted)))
+        return np.cumsum(parts(count, min(count, shared(wanted, shape.batch))))
 
     def _chunks(self, bands):
         """Ranges of blocks that one task computes: all, or fewer where images and bands alone make too few tasks."""

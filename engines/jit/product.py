@@ -35,6 +35,8 @@ SPARE_REGISTERS = 2
 #: Cascade Lake, November 2026.)
 ROUND_INSTRUCTIONS = 4
 TILE_CYCLES, SUM_CYCLES = 60, 4
+#: Cycles to copy a vector of inputs (Zen 5, November 2026).
+PACK_CYCLES = 6
 #: How much slower a choice may be that needs one kernel fewer.
 KERNEL_WORTH = 0.03
 #: Vectors of pixels in a tile at most.
@@ -61,7 +63,7 @@ class Cut:
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(channels, vectors, k_count, registers, multiplies):
+def choose(channels, vectors, k_count, registers, multiplies, strided):
     """The best `Cut` of `channels` output channels and `vectors` vectors of pixels."""
     best, best_score = None, math.inf
     for most_vectors in range(1, min(vectors, MOST_VECTORS) + 1):
@@ -72,10 +74,17 @@ def choose(channels, vectors, k_count, registers, multiplies):
             if down[0] * across[0] * 4 < registers and count > math.ceil(channels / most):
                 break
             cycles = _cycles(down, across, k_count, multiplies)
+            if not reads_in_place(down, strided):
+                cycles += PACK_CYCLES * k_count * vectors
             score = cycles * (1 + KERNEL_WORTH * len(set(down)) * len(set(across)))
             if score < best_score:
                 best, best_score = Cut(tuple(down), tuple(across), cycles), score
     return best
+
+
+def reads_in_place(down, strided):
+    """Whether one tile has all channels, so that inputs need not be copied for the next."""
+    return len(down) == 1 and not strided
 
 
 def _cycles(down, across, k_count, multiplies):
@@ -128,8 +137,12 @@ class ProductPlan(Framed):
         self._plane, self._pixels = math.prod(spec.spatial), math.prod(spec.output_spatial)
         self._strided = any(stride > 1 for stride in spec.stride)
         vectors = math.ceil(self._pixels / self._lanes)
-        self._cut = choose(self._outputs, vectors, self._inputs, self._target.registers, self._target.multiplies)
-        self._k_block = min(self._inputs, block(max(self._cut.vectors), self._target.vector_bytes))
+        self._cut = choose(
+            self._outputs, vectors, self._inputs, self._target.registers, self._target.multiplies, self._strided
+        )
+        self._in_place = reads_in_place(self._cut.channels, self._strided)
+        panel = block(max(self._cut.vectors), self._target.vector_bytes)
+        self._k_block = self._inputs if self._in_place else min(self._inputs, panel)
         self._pack(np.asarray(weight, spec.dtype), bias)
         self._tiles = self._tile_table()
         self._rows = self._row_table()
@@ -223,13 +236,17 @@ class ProductPlan(Framed):
     def _compile(self):
         """Addresses of the kernels, [channels][vectors]."""
         dtype, across = self._spec.dtype, np.unique(self._cut.vectors)
-        tiles = [kernels.Tile(int(rows), int(v), dtype) for rows in np.unique(self._cut.channels) for v in across]
+        tiles = [
+            kernels.Tile(int(rows), int(v), dtype, self._in_place)
+            for rows in np.unique(self._cut.channels)
+            for v in across
+        ]
         return np.array([kernels.kernel_address(tile, self._target) for tile in tiles], np.int64)
 
     def _new_frame(self):
         """Constants and scratch for one caller at a time."""
         item = self._itemsize
-        panel = self._k_block * max(self._cut.vectors) * self._target.vector_bytes
+        panel = 0 if self._in_place else self._k_block * max(self._cut.vectors) * self._target.vector_bytes
         arrays = {
             "weights": self._weights,
             "bias": self._bias,
@@ -243,6 +260,7 @@ class ProductPlan(Framed):
             "pack": kernels.pack_address(self._spec.dtype, self._strided, self._target),
             "k_count": self._inputs,
             "k_block": self._k_block,
+            "in_place": int(self._in_place),
             "x_channel": self._plane * item,
             "out_channel": self._pixels * item,
         }

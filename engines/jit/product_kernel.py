@@ -9,7 +9,8 @@ Sums are stored as they are, for a channel's pixels lie together.
 The inputs of a tile are copied into a *panel* first, a block of k at a time, which stays in the L1 cache while
 all the task's channels are computed from it; weights, in the order of their use, stream past it.  So what a
 round takes from the L2 cache are 4 bytes for every channel, and reads of distant planes are few (K. Goto and
-R. van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, 2008, with the sides exchanged).
+R. van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, 2008, with the sides exchanged).  Where one
+tile has all the channels a panel would be read once only, and inputs are read where they lie.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from .records import Record, size, slots
 from .vector import INDEX, Code
 
 FRAME = slots(
-    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel scratch scratch_bytes",
+    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place scratch scratch_bytes",
     FRAME_HEAD,
 )
 #: Pixels of a tile: where they begin in the input and the output (bytes), where their inputs' distances are,
@@ -47,11 +48,14 @@ class Tile:
     ----------
     channels, vectors : int
     dtype : str
+    in_place : bool
+        Whether inputs are read where they lie, `x_channel` bytes apart, instead of from a panel.
     """
 
     channels: int
     vectors: int
     dtype: str
+    in_place: bool
 
 
 def kernel_address(tile, target):
@@ -84,13 +88,20 @@ def write_kernel(module, tile, target):
             yield from (here + vector_bytes * v if v else here for v in range(tile.vectors))
 
     def multiply(_, panel, weights, *sums):
-        inputs = [(panel + v * kind.bytes).load(kind, align=kind.bytes) for v in range(tile.vectors)]
+        if tile.in_place:
+            for v in range(tile.vectors):
+                code.prefetch(panel + frame["x_channel"] * PLANES_AHEAD + v * kind.bytes)
+            masks = [*[None] * last, mask]
+            inputs = [(panel + v * kind.bytes).load(kind, masks[v]) for v in range(tile.vectors)]
+        else:
+            inputs = [(panel + v * kind.bytes).load(kind, align=kind.bytes) for v in range(tile.vectors)]
         following = iter(sums)
         products = []
         for channel in range(tile.channels):
             weight = (weights + channel * kind.itemsize).broadcast(kind)
             products += [next(following).fma(weight, value) for value in inputs]
-        return [panel + tile.vectors * kind.bytes, weights + tile.channels * kind.itemsize, *products]
+        step = frame["x_channel"] if tile.in_place else tile.vectors * kind.bytes
+        return [panel + step, weights + tile.channels * kind.itemsize, *products]
 
     ends = list(places(call.pointer("out"), frame["out_channel"], kind.bytes))
     for place in ends:  # 64 -> 256 channels at 56x56, batch 8: 139 -> 149 GFLOP/s (Cascade Lake, November 2026)
@@ -150,7 +161,8 @@ def write_task(module, dtype, target):
     panel = fixed.pointer("scratch") + worker * fixed["scratch_bytes"]
     kind = code.vector(dtype)
     pack, call = Record(code.stack(size(PACK)), PACK), Record(code.stack(size(CALL)), CALL)
-    pack["panel"] = call["panel"] = panel
+    pack["panel"] = panel
+    packing = fixed["in_place"].compare("==", 0)
 
     def over_k(k):
         first = k.compare("==", 0)
@@ -164,7 +176,9 @@ def write_task(module, dtype, target):
             pack["places"] = tile["places"]
             call["rest"] = pack["rest"] = tile["rest"]
             pack["vectors"] = tile["vectors"]
-            code.call(fixed.pointer("pack"), [frame, pack.at])
+            call["panel"] = packing.choose(panel, pack.pointer("x"))
+            with code.when(packing):
+                code.call(fixed.pointer("pack"), [frame, pack.at])
 
             def over_rows(number):
                 rows = Record(fixed.pointer("rows") + number * size(ROWS), ROWS)
