@@ -16,8 +16,9 @@ import numpy as np
 from convbench import padding as paddings
 from convbench import planning, registry, selection, settings
 from convbench.candidates import Selection
-from convbench.data import as_memory_format, empty
+from convbench.data import as_memory_format
 from convbench.engine import Plan
+from convbench.outputs import empty
 from convbench.spec import ConvSpec, dtype_name, per_dimension
 
 SHAPES_PER_LAYER = 32  # planned input shapes that a layer keeps before the oldest goes

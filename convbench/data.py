@@ -1,29 +1,12 @@
-"""Arrays of a problem: outputs, memory formats, and sample data that are the same on every machine."""
+"""Arrays of a problem: memory formats, and sample data that are the same on every machine."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from convbench.spec import ConvSpec
 
 INTEGER_RANGE = 4  # sample integers lie in [-4, 4]: sums of a million products stay exact in float32's 24 bits
-
-LINE_BYTES = 64  # a cache line
-# Outputs from here on begin on a cache line, so that whole vectors are stored into one: 64 -> 256 channels at
-# 56x56, 1x1, 194 -> 213 GFLOP/s (Cascade Lake, 2026-11). Smaller ones would lose more by the 2 us that it takes.
-ALIGNED_BYTES = 1 << 16
-
-
-def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """A new C-contiguous array, on a cache line if it is large."""
-    count, dtype = math.prod(shape), np.dtype(dtype)
-    if count * dtype.itemsize < ALIGNED_BYTES:
-        return np.empty(shape, dtype)
-    room = np.empty(count + LINE_BYTES // dtype.itemsize, dtype)
-    first = -room.__array_interface__["data"][0] % LINE_BYTES // dtype.itemsize
-    return room[first : first + count].reshape(shape)
 
 
 def sample(spec: ConvSpec, seed: int = 0, *, integers: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from convbench import selection
+from convbench import outputs, selection
 from convbench.conv import AXES, Conv1d, Conv2d, Conv3d, _Conv
 
 CACHE_BYTES = 256 << 20  # what the plans and weights behind conv1d/2d/3d may hold
@@ -60,9 +60,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def clear_cache() -> None:
-    """Drop the plans behind `conv1d`, `conv2d` and `conv3d`, and what the judge chose in this process."""
+    """Drop the plans behind `conv1d`, `conv2d` and `conv3d`, what the judge chose, and memory kept for outputs."""
     _layers.clear()
     selection.forget()
+    outputs.forget()
 
 
 def _hashable(option):

@@ -19,9 +19,10 @@ import numpy as np
 
 from convbench import planning, records, registry, settings
 from convbench.candidates import Candidate, Selection
-from convbench.data import empty, sample
+from convbench.data import sample
 from convbench.engine import Engine
 from convbench.machine import this_machine
+from convbench.outputs import empty
 from convbench.spec import ConvSpec
 from convbench.timing import Timing, fastest, interleaved
 

@@ -1,0 +1,109 @@
+"""New outputs."""
+
+import gc
+import subprocess
+import sys
+import threading
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import convbench
+from convbench import outputs
+from convbench.outputs import ALIGNED_BYTES, RECYCLED_BYTES, empty
+
+LARGE = 3, RECYCLED_BYTES
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept():
+    gc.collect()
+    outputs.forget()
+    yield
+    outputs.forget()
+
+
+def _address(array):
+    return array.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16", "float32", "complex128", ml_dtypes.bfloat16])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 5), (1, 7, ALIGNED_BYTES), (2, ALIGNED_BYTES // 2), LARGE])
+def test_large_outputs_begin_on_a_cache_line(shape, dtype):
+    for _ in range(5):
+        made = empty(shape, dtype)
+        assert made.shape == shape
+        assert made.dtype == dtype
+        assert made.flags.c_contiguous
+        assert made.flags.writeable
+        assert made.nbytes < ALIGNED_BYTES or _address(made) % 64 == 0
+        made[...] = 1
+        assert np.all(made == 1)
+
+
+def test_memory_that_nobody_refers_to_serves_again():
+    first = empty(LARGE, "float32")
+    address = _address(first)
+    del first
+    assert outputs.kept_bytes() >= 4 * np.prod(LARGE)
+    assert _address(empty(LARGE, "int32")) == address
+
+
+@pytest.mark.parametrize("view", [lambda a: a[1:, ::2], lambda a: a.T, lambda a: a.view("int8"), memoryview])
+def test_memory_that_a_view_refers_to_stays_its_own(view):
+    first = empty(LARGE, "float32")
+    first[...] = 7
+    kept = view(first)
+    address = _address(first)
+    before = np.array(kept)
+    del first
+    assert outputs.kept_bytes() == 0
+    other = empty(LARGE, "float32")
+    other[...] = 8
+    assert _address(other) != address
+    np.testing.assert_array_equal(np.array(kept), before)
+
+
+def test_memory_of_another_size_is_not_wasted():
+    del (first := [empty(LARGE, "float32")])[0]
+    assert first == []
+    before = outputs.kept_bytes()
+    small = empty((RECYCLED_BYTES,), "int8")
+    assert outputs.kept_bytes() == before
+    assert small.nbytes == RECYCLED_BYTES
+
+
+def test_what_is_kept_is_bounded_and_given_back(monkeypatch):
+    monkeypatch.setattr(outputs, "KEPT_BYTES", 3 * RECYCLED_BYTES)
+    made = [empty((RECYCLED_BYTES,), "int8") for _ in range(6)]
+    del made
+    assert 0 < outputs.kept_bytes() <= 3 * RECYCLED_BYTES
+    convbench.clear_cache()
+    assert outputs.kept_bytes() == 0
+
+
+def test_threads_never_share_memory():
+    wrong = []
+
+    def work(number):
+        for _ in range(50):
+            made = empty((RECYCLED_BYTES // 8,), "int64")
+            made[:] = number
+            if not (made == number).all():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_arrays_that_live_until_the_end_of_the_process_are_silent():
+    text = (
+        "from convbench.outputs import empty; import builtins; builtins.last = empty((1 << 23,), 'int8'); last[:] = 1"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
