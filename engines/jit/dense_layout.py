@@ -29,8 +29,9 @@ BAND_ROWS = 16
 #: blocks of channels, both copy the band: 512 -> 2048 channels at 7x7, batch 8: 8 tasks per thread 428, 4 477 GFLOP/s
 #: (Zen 5, November 2026).
 TASKS_PER_THREAD = 4
-#: Work worth a task of its own: at some 4 GHz, 10 us against a fork-join of about 1 us.
-TASK_CYCLES = 40_000
+#: Work worth a task of its own: at some 4 GHz, 10 us against a fork-join of about 1 us; and work that is better cut,
+#: so that a thread that begins late, or shares its core with another library's, holds nobody up for long.
+TASK_CYCLES, LONG_TASK_CYCLES = 40_000, 2_000_000
 
 
 def shared(count, others=1):
@@ -121,7 +122,8 @@ class Layout:
         """How many tasks the work is worth."""
         shape = self._shape
         cycles = self._tiling.cycles * shape.groups * shape.batch * shape.output[0]
-        return max(1, min(int(cycles / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads()))
+        few = min(int(cycles / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads())
+        return max(1, few, int(cycles / LONG_TASK_CYCLES))
 
     def bands(self):
         """First and end row of each band."""

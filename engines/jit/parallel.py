@@ -15,6 +15,7 @@ import atexit
 import ctypes
 import functools
 import os
+import platform
 import sys
 import threading
 import warnings
@@ -31,19 +32,28 @@ from .vector import INT, Code, Value
 #: layers of a network, shorter than anyone would notice on a busy machine.  Waking a sleeper costs 8 to 20
 #: us: 256 x 256, k = 5 took 37 us with 50 us of watching and 20 us with 200 us or more (Zen 4, 2026-11).
 SPIN_NANOSECONDS = 200_000
+#: A worker that begins later than this after it was woken shares its core, and what a worker that comes in time may
+#: watch longer than before.
+LATE_NANOSECONDS, PATIENCE_STEP = 40_000, 2_000
+#: How long a caller watches for the tasks of others before it gives up its processor, which they may need.
+AWAIT_NANOSECONDS = 500_000
 #: Looks at the job word between two looks at the clock; one pause takes 15-50 ns.
 SPINS_PER_CLOCK = 64
 MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
 
 # The pool's memory, in bytes; what several threads write has a cache line (or a pair of them) of its own.
-JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, THREADS, PROCESSOR, HANDLES = (
-    128 * i for i in range(13)
+JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, WOKEN, THREADS, PROCESSOR, HANDLES = (
+    128 * i for i in range(14)
 )
 MAX_WORKERS = 1023
 POOL_BYTES = HANDLES + 8 * (MAX_WORKERS + 1)
 #: Bytes of a set of processors (glibc's ``cpu_set_t``).
 PROCESSOR_SET_BYTES = 128
 LOW = (1 << 32) - 1
+#: Numbers of Linux's sched_getattr and sched_setattr, bytes of their ``struct sched_attr``, where its turn's length
+#: stands, and the shortest that there is.
+SCHEDULING_CALLS = {"x86_64": (315, 314), "aarch64": (275, 274)}
+SCHEDULING_BYTES, SCHEDULING_TURN, TURN_NANOSECONDS = 48, 24, 100_000
 
 # The head of a frame: what a call hands to its tasks, the number of this call, and how many threads it has
 # scratch for (0: none is needed); the rest of it belongs to the kernel family.
@@ -107,9 +117,14 @@ def _drain(code, pool, worker):
     code.repeat(claim)
 
 
-def _watch(code, pool, time):
-    """Spin until there is a task, at most `SPIN_NANOSECONDS`; then sleep until there is one, or the end."""
-    deadline = _clock(code, time) + SPIN_NANOSECONDS
+def _watch(code, pool, time, patience):
+    """Spin until there is a task, at most `patience` nanoseconds; then sleep until there is one, or the end.
+
+    Who spins beside another library's spinning threads uses up its share of the core, and is not let in when
+    there is work.  So a worker that was woken and came late is impatient: it sleeps at once next time, and watches
+    a little longer every time that it comes in time.
+    """
+    deadline = _clock(code, time) + patience.load()
 
     def spin(_):
         with code.when(_no_task(pool)):
@@ -132,17 +147,40 @@ def _watch(code, pool, time):
         code.repeat(idle)
         _add(pool + SLEEPERS, -1)
         code.external("pthread_mutex_unlock", [pool + LOCK])
+        late = (_clock(code, time) - (pool + WOKEN).load()).compare(">", LATE_NANOSECONDS)
+        longer = (patience.load() + PATIENCE_STEP).least(SPIN_NANOSECONDS)
+        patience.store(late.choose(0, longer))
+
+
+def _come_soon(code):
+    """Ask Linux (6.12 and newer) for short turns of the calling thread, so that it gets one soon after it wakes.
+
+    Other libraries' idle threads spin for milliseconds, on the core that a worker wakes on; it would wait for the
+    end of their turn.  A thread's share of a core stays what it was, and so do its policy and priority.
+    """
+    numbers = SCHEDULING_CALLS.get(platform.machine()) if sys.platform == "linux" else None
+    if numbers is None:
+        return
+    get, put = numbers
+    attributes = code.stack(SCHEDULING_BYTES)
+    found = code.external("syscall", [code.value(get), 0, attributes, SCHEDULING_BYTES, 0])
+    ordinary = code.widen(found).compare("==", 0) & (attributes.load() >> 32).compare("==", 0)
+    with code.when(ordinary):
+        (attributes + SCHEDULING_TURN).store(TURN_NANOSECONDS)
+        code.external("syscall", [code.value(put), 0, attributes, 0, 0])
 
 
 def _write_worker(module):
     """``void *worker(void *pool)``: the life of one worker thread."""
     code = Code(module, "worker", target(), "p", result=True)
     (pool,) = code.arguments
-    time = code.stack(16)
+    _come_soon(code)
+    time, patience = code.stack(16), code.stack(8)
+    patience.store(SPIN_NANOSECONDS)
     number = _add(pool + THREADS, 1) + 1
 
     def live():
-        _watch(code, pool, time)
+        _watch(code, pool, time, patience)
         _drain(code, pool, number)
         return _get(pool + STOP).compare("==", 0)
 
@@ -197,13 +235,18 @@ def _publish(code, pool, frame, tasks):
     serial = (_get(pool + JOB) >> 32) + 1
     _set(pool + JOB, (serial << 32) + tasks)
     with code.when(_get(pool + SLEEPERS).compare(">", 0)):
+        (pool + WOKEN).store(_clock(code, code.stack(16)))
         code.external("pthread_mutex_lock", [pool + LOCK])
         code.external("pthread_cond_broadcast", [pool + WAKE])
         code.external("pthread_mutex_unlock", [pool + LOCK])
 
 
 def _await(code, pool, tasks):
-    """Wait for the tasks that others claimed; when it takes long give up the processor: they may need it."""
+    """Wait for the tasks that others claimed; when it takes long give up the processor: they may need it.
+
+    Not soon: beside another library's spinning threads, who gives up a processor gets it back after milliseconds.
+    """
+    time = code.stack(16)
 
     def unfinished():
         return _get(pool + DONE).compare("<", tasks)
@@ -214,11 +257,12 @@ def _await(code, pool, tasks):
 
     def look():
         code.loop(SPINS_PER_CLOCK, spin)
-        with code.when(unfinished()):
+        with code.when(unfinished() & _clock(code, time).compare(">", deadline)):
             code.external("sched_yield", [])
         return unfinished()
 
     with code.when(unfinished()):
+        deadline = _clock(code, time) + AWAIT_NANOSECONDS
         code.repeat(look)
 
 
