@@ -40,11 +40,13 @@ BLOCK = slots("weights x out bias channels vectors kernel bytes")
 #: slice and row, lines, where they begin in the input and in the copy, their length, and the key under
 #: which the copy is known.
 TASK = slots("x out position position_end block block_end slice row lines shift_from shift_to length key")
-#: One call of a kernel, and of the function that stores its sums.
-TILE = slots("x weights offsets k_count start start_step sums out channels vectors bytes runs length")
+#: One call of a kernel, and of the function that stores its sums; `ahead` is the next call's `x`.
+TILE = slots("x ahead weights offsets k_count start start_step sums out channels vectors bytes runs length")
 
 #: In front of a worker's scratch: the key of what it holds.
 SCRATCH_HEAD = 64
+#: Bytes that the caches move at once.
+LINE_BYTES = 64
 #: The copy asks for input this many lines ahead: 64 -> 64 at 224x224, 2 threads: 0 lines 208, 1: 213, 2:
 #: 212, 4: 216 GFLOP/s (Zen 4, November 2026).
 LINES_AHEAD = 4
@@ -98,9 +100,11 @@ def write_kernel(module, tile, target):
     kind = Kind(tile.dtype, min(tile.channels, target.lanes(tile.dtype)))
     vectors = range(tile.channels // kind.lanes)
     row_starts = [call.pointer("x") + frame["x_row"] * row for row in range(tile.rows)]
+    next_starts = [call.pointer("ahead") + frame["x_row"] * row for row in range(tile.rows)]
     unit = frame["x_pixel"] if tile.last else kind.itemsize
     offsets = call.pointer("offsets")
     taps, inputs = range(tile.run.taps), tile.run.inputs(tile.columns)
+    ahead = _fetched_ahead(tile, kind)
 
     def multiply(k, weights, *sums):
         sums = list(sums)
@@ -120,8 +124,9 @@ def write_kernel(module, tile, target):
                     for v in vectors:
                         at = (row * tile.columns + column) * len(vectors) + v
                         sums[at] = sums[at].fma(value, columns[tap][v])
-        for start in row_starts:  # the next tile to the right: its last pixel
-            code.prefetch(start + offset + unit * (tile.run.stride * (2 * tile.columns - 1)))
+        for start in next_starts:
+            for place in ahead:
+                code.prefetch(start + offset + unit * place)
         return [weights + len(taps) * len(vectors) * kind.bytes, *sums]
 
     start, start_step = (
@@ -135,6 +140,17 @@ def write_kernel(module, tile, target):
     for number, total in enumerate(sums):
         (room + number * kind.bytes).store(total)
     code.finish()
+
+
+def _fetched_ahead(tile, kind):
+    """Inputs of the next tile that are asked for: the last, whose line is the new one if that tile is to the right.
+
+    With a stride, one in each line: the cache would fetch them one after the other.
+    """
+    last = tile.run.stride * (tile.columns - 1)
+    if tile.last or tile.run.stride == 1:
+        return [last]
+    return sorted({*range(0, last, LINE_BYTES // kind.itemsize), last})
 
 
 def _input_pointers(start, inputs, unit):
@@ -246,7 +262,10 @@ def write_task(module, dtype, target):
                 call["start"] = first.choose(bias, partial)
                 call["start_step"] = first.choose(0, block["bytes"])
                 call["sums"] = last.choose(tile_room, partial)
+                following = (number + 1).compare("<", task["position_end"]).choose(number + 1, task["position"])
+                ahead = Record(fixed.pointer("positions") + following * size(POSITION), POSITION)
                 call["x"] = x + block["x"] + position["x"]
+                call["ahead"] = x + block["x"] + ahead["x"]
                 call["out"] = out + block["out"] + position["out"]
                 _one_tile(code, fixed, block, position, call, k, last)
 
