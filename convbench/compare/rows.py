@@ -30,6 +30,8 @@ class Group:
         The goal: geometric mean and least of (the best rival's time / ours).
     engine : str
         Who computes ours, whatever engine the others are asked for; empty where it is that one.
+    apart : tuple of (str, float)
+        A further goal: the geometric mean over that peer alone.
     """
 
     key: str
@@ -39,6 +41,7 @@ class Group:
     mean: float | None = None
     floor: float | None = None
     engine: str = ""
+    apart: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,29 @@ GROUPS = (
         2.0,
         1.0,
         "auto",
+        (("scipy separable", 8.0),),
     ),
     Group("layers", "3×3 layers of stride 1, as `auto` picks", _NETWORKS, _NETWORKS, 1.6, 1.0, "auto"),
     Group(
         "large", "Large kernels, as `auto` picks", ("opencv", *_SCIPY[:2]), ("opencv", *_SCIPY[:2]), 4.0, 2.0, "auto"
+    ),
+    Group(
+        "channels",
+        "Long kernels over many channels, as `auto` picks",
+        _NETWORKS[:3],
+        _NETWORKS[:3],
+        3.0,
+        3.0,
+        "auto",
+    ),
+    Group(
+        "im2col",
+        "Dense 2-D layers by `im2col`, against `direct`",
+        ("direct engine",),
+        ("direct engine",),
+        0.8,
+        0.8,
+        "im2col",
     ),
     Group("peak", "Share of the multiply-add peak", _TORCH, _TORCH),
     Group("signal", "Short 1-D signals", ("numpy", *_SCIPY, *_NETWORKS), ("numpy", *_SCIPY, *_TORCH)),
@@ -105,6 +127,8 @@ _QUICK = (
     "gaussian-512-k31",
     "auto-res2a_branch2b-b1",
     "large-1024-k31",
+    "channels-64-64-k31",
+    "im2col-cosmictagger:22",
 )
 
 _RESNET = (
@@ -210,6 +234,12 @@ _PEAKS = (
 )
 
 
+_CHANNELS = (
+    ("channels-32-64-k2048", "mb1ic32iw10240oc64ow8193kw2048pw0", "julius bench/fftconv.py"),
+    ("channels-64-64-k31", "mb1ic64ih128oc64oh128kh31ph15", "64 channels of 128², 31×31 kernels"),
+)
+
+
 def _resnet():
     for batch in BATCHES:
         for name, text in _RESNET:
@@ -260,6 +290,8 @@ def _table():
         "separable": _gaussians(),
         "layers": _layers(),
         "large": _large(),
+        "channels": _CHANNELS,
+        "im2col": ((f"im2col-{name}", text, source) for name, text, source in _LAYERS),
         "peak": _peaks(),
         "signal": _SIGNALS,
     }
