@@ -135,7 +135,7 @@ class Direct(Engine):
             return (self,)
         works = _works(spec)
         near = [name for name in sorted(works, key=works.get) if works[name] <= WORTH_A_TRY * min(works.values())]
-        return tuple(Direct(name) for name in near) if len(near) > 1 else (self,)
+        return tuple(Direct(name) for name in near)
 
     def takes_channels_last(self, spec: ConvSpec) -> bool:
         """The dense kernels read and write both formats."""
