@@ -39,6 +39,7 @@ WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most
 WIDE_STORE = 3  # an output vector, besides its products
 WIDE_STAGE = 4.4  # a vector of an input that must be padded
 WIDE_SPREAD = 8.4  # the same where the columns have a stride, too
+PRODUCT_TAP = 1.1  # a product of a matrix product
 PRODUCT_STORE = 8  # an output vector of a matrix product
 PRODUCT_COPY = 4  # a vector of its input: each is copied
 PRODUCT_SPREAD = 40  # the same where pixels have a stride
@@ -108,7 +109,7 @@ def _product_work(spec):
     vectors = spec.batch * _ceil(math.prod(spec.output_spatial), lanes)
     copy = PRODUCT_SPREAD if any(stride > 1 for stride in spec.stride) else PRODUCT_COPY
     inputs = spec.in_channels // spec.groups
-    return vectors * (spec.out_channels * (inputs + PRODUCT_STORE) + copy * spec.in_channels)
+    return vectors * (spec.out_channels * (PRODUCT_TAP * inputs + PRODUCT_STORE) + copy * spec.in_channels)
 
 
 class Direct(Engine):
