@@ -99,7 +99,7 @@ class Separable(Engine):
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """Vectors of all passes at the peak, and a part of the arrays' way through memory."""
-        if _is_integer(spec):
+        if _is_integer(spec):  # this engine plans them directly
             return Direct().predict_seconds(spec, machine)
         lanes = LANE_BYTES // spec.itemsize
         rows, width = spec.output_spatial[-2], -(-spec.output_spatial[-1] // lanes)

@@ -1,8 +1,8 @@
 """The loops of `separable_integers`, compiled by Numba for the width of the integers.
 
-For each output row: the plane it lies in (depths), a line of the plane (columns), the row itself.  The plane and the
-line stay in the cache, and no pass is computed twice.  Loops run over whole slices from their beginning, which is
-what the compiler makes vectors of.
+For each output row: the plane it lies in (depths), a line of the plane (columns), the row itself.  No line is
+summed twice, and a plane only where its rows are in the parts of two threads.  Loops run over whole slices from
+their beginning, which is what the compiler makes vectors of.
 """
 
 from __future__ import annotations
