@@ -117,6 +117,12 @@ def test_engines_that_are_too_much_do_not_take_part(attribute, value, reason, mo
         contest.accepted("direct", ConvSpec.parse(TINY))
 
 
+def test_an_engine_that_is_exact_for_some_weights_only_is_not_timed_on_integers():
+    spec = ConvSpec.parse("--dt=s32 mb1ic1ih8oc1oh8kh3ph1")
+    with pytest.raises(contest.RefusedError, match="separable may round, and int32 needs exact sums"):
+        contest.accepted("separable", spec)
+
+
 def test_images_get_pixels_and_layers_get_numbers():
     x, weight = contest.arrays(ConvSpec.parse("mb2ic1ih32oc1oh32kh3ph1"))
     assert x.shape == (2, 1, 32, 32)

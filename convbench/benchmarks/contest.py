@@ -107,7 +107,7 @@ def accepted(name: str, spec: ConvSpec) -> Engine:
     except ValueError:
         raise RefusedError(f"{name} is not installed") from None
     inner = planning.engine_spec(engine, spec)
-    reason = engine.why_unsupported(inner)
+    reason = engine.why_unsupported(inner) or planning.why_inexact(engine, spec)
     if reason:
         raise RefusedError(reason)
     needed = planning.workspace_bytes(engine, spec)
