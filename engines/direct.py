@@ -14,6 +14,7 @@ wherever a transform does not save arithmetic.
 from __future__ import annotations
 
 import math
+import platform
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from .jit.dense_shape import CONFLICT_BYTES
 from .loops import LoopPlan, computed_dtype
 
 GENERATED_DTYPES = ("float32", "float64")
+PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows
 LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 
 # What the families cost, in multiply-adds of whole vectors at the processor's peak (fitted to 750 random
@@ -132,7 +134,8 @@ class Direct(Engine):
 
     def variants(self, spec: ConvSpec) -> tuple[Engine, ...]:
         """A variant for each family that computes `spec` and is not far behind by the model."""
-        if spec.dtype not in GENERATED_DTYPES or spec.memory_format == "channels_last" or not generates_code():
+        known = platform.machine().lower() in PROCESSORS  # asked without loading the compiler
+        if spec.dtype not in GENERATED_DTYPES or spec.memory_format == "channels_last" or not known:
             return (self,)
         works = _works(spec)
         near = [name for name in sorted(works, key=works.get) if works[name] <= WORTH_A_TRY * min(works.values())]
