@@ -9,9 +9,10 @@ import pytest
 
 import convbench
 from convbench import cli, images
+from convbench.commands import BAD_INPUT, COMMANDS, FAILED, INTERRUPTED
+from convbench.commands.given import read_problems
 
 TINY = "mb1ic1ih9oc1oh9kh3ph1"
-COMMANDS = ("bench", "compare", "run", "explain", "verify", "engines")
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def photo(tmp_path):
 
 
 def _refused(capsys, *argv):
-    assert cli.main(list(map(str, argv))) == cli.BAD_INPUT
+    assert cli.main(list(map(str, argv))) == BAD_INPUT
     message = capsys.readouterr().err
     assert message.count("\n") == 1, message
     assert message.startswith("convbench: ")
@@ -65,7 +66,7 @@ def test_without_a_command_or_with_an_unknown_one_is_bad_input():
     for argv in ([], ["frobnicate"], ["explain"], ["bench", "--suite", "video"]):
         with pytest.raises(SystemExit) as caught:
             cli.main(argv)
-        assert caught.value.code == cli.BAD_INPUT
+        assert caught.value.code == BAD_INPUT
 
 
 def test_explain_prints_the_selection(capsys):
@@ -105,7 +106,7 @@ def test_verify_fails_when_an_engine_is_wrong(capsys):
 
     convbench.register(Wrong)
     try:
-        assert cli.main(["verify", TINY, "--engines", "wrong-for-test"]) == cli.FAILED
+        assert cli.main(["verify", TINY, "--engines", "wrong-for-test"]) == FAILED
     finally:
         convbench.registry.unregister("wrong-for-test")
     assert "0 of 1 problems" in capsys.readouterr().out
@@ -143,13 +144,13 @@ def test_problems_come_from_files_logs_and_standard_input(tmp_path, monkeypatch)
         f"{TINY}\nresnet50-stem\n{TINY}\n"
     )
     (tmp_path / "log.txt").write_text(log)
-    found = cli.read_problems([f"@{tmp_path / 'log.txt'}"])
+    found = read_problems([f"@{tmp_path / 'log.txt'}"])
     assert [problem.name for problem in found] == [TINY, "resnet50-stem"]
     monkeypatch.setattr("sys.stdin", io.StringIO(log))
-    assert cli.read_problems(["-"]) == found
-    assert cli.read_problems([log]) == found
+    assert read_problems(["-"]) == found
+    assert read_problems([log]) == found
     with pytest.raises(ValueError, match="no problem"):
-        cli.read_problems(["# only a comment"])
+        read_problems(["# only a comment"])
 
 
 @pytest.mark.parametrize("kernel", ["sobel-x", "gaussian:1", "sharpen", "box:3"])
@@ -227,5 +228,5 @@ def test_interrupts_end_with_a_line_and_130(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("convbench.verify", interrupt)
-    assert cli.main(["verify", TINY]) == cli.INTERRUPTED
+    assert cli.main(["verify", TINY]) == INTERRUPTED
     assert capsys.readouterr().err == "convbench: interrupted\n"
