@@ -203,6 +203,8 @@ def merge(found: Iterable[Stored], base: Path, *, prefer_new: bool = False) -> d
         timings = record.timings if pinned else {**before, **_winning(before, record, prefer_new)}
         if timings != before:
             changed[path] = replace(record, timings=timings)
+    for path in changed:
+        path.parent.mkdir(parents=True, exist_ok=True)
     records.write_all({path: record.text() for path, record in changed.items()})
     return changed
 

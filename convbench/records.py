@@ -205,7 +205,8 @@ def save(spec: ConvSpec, timings: Mapping[str, EngineTiming]) -> bool:
     path = path_of(spec, directory())
     merged = {**_read(path, problem, here), **timings}
     try:
-        write_all({path: Stored(problem, here, merged).text()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, Stored(problem, here, merged).text())
     except OSError as error:
         reason = f"{path.parent} can't be written ({error.strerror or error})"
         _warn_once(path.parent, f"records are not kept: {reason}")
@@ -225,7 +226,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_all(texts: Mapping[Path, str]) -> None:
-    """Write files, and the folders they lie in: first all of them beside their places, then each into its place.
+    """Write files into folders that exist: first all of them beside their places, then each into its place.
 
     Raises
     ------
@@ -235,7 +236,6 @@ def write_all(texts: Mapping[Path, str]) -> None:
     staged: dict[Path, str] = {}
     try:
         for path, text in texts.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
             staged[path] = _stage(path, text)
         for path in texts:
             os.replace(staged[path], path)
@@ -247,7 +247,7 @@ def write_all(texts: Mapping[Path, str]) -> None:
 
 
 def _stage(path, text) -> str:
-    temporary = str(path.with_name(f"{path.stem}-{os.urandom(8).hex()}{TEMPORARY}"))
+    temporary = str(path.parent / f"{path.stem}-{os.urandom(8).hex()}{TEMPORARY}")
     # Not `tempfile`, whose files no other user may read: records are shipped and shared.
     handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:

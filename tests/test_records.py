@@ -229,42 +229,6 @@ def test_a_folder_that_is_a_file_costs_one_warning(tmp_path, monkeypatch):
     assert convbench.select(SPEC).source == "model", str(SPEC)
 
 
-WRITER = """
-import sys
-from convbench import records
-from convbench.spec import ConvSpec
-spec, name = ConvSpec.parse(sys.argv[1]), sys.argv[2]
-print("ready", flush=True)
-sys.stdin.readline()
-for number in range(1, 151):
-    timing = records.EngineTiming(number * 1e-6, number * 1e-6, number * 1e-6, number, 0, None, "1")
-    assert records.save(spec, {name: timing})
-"""
-
-
-def test_a_reader_among_several_writers_never_sees_half_a_record():
-    command = [sys.executable, "-W", "error", "-c", WRITER, str(SPEC)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    writers = [subprocess.Popen([*command, f"writer-{number}"], **pipes) for number in range(3)]
-    for writer in writers:
-        writer.stdout.readline()
-    for writer in writers:
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    seen = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        while any(writer.poll() is None for writer in writers):
-            found = records.load(SPEC)
-            assert found is None or set(found.timings) <= {f"writer-{number}" for number in range(3)}, str(SPEC)
-            seen += found is not None
-    for writer in writers:
-        writer.communicate()
-    assert [writer.returncode for writer in writers] == [0, 0, 0], str(SPEC)
-    assert seen, str(SPEC)
-    assert _leftovers(records.directory()) == []
-
-
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """Ships records as an application does: measured once, then moved out of the user's cache."""

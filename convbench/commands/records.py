@@ -133,7 +133,7 @@ def _listing(shown, hidden, broken) -> str:
         parts.append(_table(record, archive.outdated(record)))
     parts += [f"damaged, counts as missing: {path} ({reason})" for path, reason in broken.items()]
     if hidden:
-        parts.append(f"{hidden} records of other environments (--all shows them)")
+        parts.append(f"{_plural(hidden, 'record')} of other environments (--all shows them)")
     return "\n\n".join(parts or [f"no records in {records.directory()}"])
 
 
@@ -182,8 +182,9 @@ def export(args) -> int:
             sys.stdout.write(text)
             return 0
         _in_words(records.write_whole, Path(args.file), text)
-    told = {"file": args.file, "records": len(kept), "timings": sum(len(record.timings) for record in kept)}
-    _tell(args, told, "{file}: {records} records, {timings} timings")
+    timings = sum(len(record.timings) for record in kept)
+    told = {"file": args.file, "records": len(kept), "timings": timings}
+    _tell(args, told, f"{args.file}: {_plural(len(kept), 'record')}, {_plural(timings, 'timing')}")
     return 0
 
 
@@ -202,15 +203,15 @@ def import_(args) -> int:
     with reading_input():
         if args.pin and args.into is None:
             raise ValueError("--pin without --into DIR: only records that an application ships can be pinned")
-        text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
         try:
+            text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
             found = archive.unpacked(text)
             found = archive.pin(found) if args.pin else found
         except ValueError as error:
             raise ValueError(f"{args.file}: {error}") from None
         changed = _in_words(archive.merge, found, base, prefer_new=args.replace)
     told = {"file": args.file, "into": base, "records": len(found), "changed": list(changed)}
-    _tell(args, told, f"{base}: {len(changed)} of the {len(found)} records in {args.file} brought something new")
+    _tell(args, told, f"{base}: {len(changed)} of {_plural(len(found), 'record')} in {args.file} brought something new")
     return 0
 
 
@@ -225,7 +226,7 @@ def clear(args) -> int:
     base = records.directory()
     found = archive.everything(base)
     if found and not args.yes and not _agreed(f"Remove {_count(found)} in {base}?"):
-        _tell(args, {"directory": base, "removed": []}, "nothing is removed")
+        _tell(args, {"directory": base, "dry_run": False, "removed": []}, "nothing is removed")
         return 0
     return _remove(args, base, found)
 
@@ -254,22 +255,24 @@ def _remove(args, base, found, dry_run=False) -> int:
 
     if not dry_run:
         with reading_input():
-            _in_words(archive.remove, found)
+            _in_words(archive.remove, found, after="what the list has before it is removed")
     if args.json:
         print_json({"directory": base, "dry_run": dry_run, "removed": found})
         return 0
     for removal in found:
-        which = f"{', '.join(removal.timings)} in " if removal.timings else ""
-        print(f"{which}{removal.path}: {removal.reason}")
+        print(f"{removal.path}{', in part' if removal.timings else ''}: {removal.reason}")
     print(f"{'would remove' if dry_run else 'removed'} {_count(found)} from {base}")
     return 0
 
 
 def _count(removals) -> str:
-    files = sum(not removal.timings for removal in removals)
+    files = _plural(sum(not removal.timings for removal in removals), "file")
     timings = sum(len(removal.timings) for removal in removals)
-    more = f" and {timings} timing{'s' * (timings != 1)} in others" if timings else ""
-    return f"{files} file{'s' * (files != 1)}{more}"
+    return f"{files} and {_plural(timings, 'single timing')}" if timings else files
+
+
+def _plural(count, noun) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _tell(args, told, words):
@@ -277,7 +280,7 @@ def _tell(args, told, words):
     if args.json:
         print_json(told)
     else:
-        print(words.format(**told))
+        print(words)
 
 
 def _tell_damaged(broken):
@@ -285,10 +288,10 @@ def _tell_damaged(broken):
         print(f"convbench: left out, {path} is damaged: {reason}", file=sys.stderr)
 
 
-def _in_words(call, *arguments, **keywords):
-    """Call something that writes; where it can't, say where and why."""
+def _in_words(call, *arguments, after="nothing is changed", **keywords):
+    """Call something that writes; where it can't, say where and why, and what that leaves."""
     try:
         return call(*arguments, **keywords)
     except OSError as error:
         place = error.filename2 or error.filename or "the disk"
-        raise OSError(f"{place} can't be written ({error.strerror or error}); nothing is changed") from None
+        raise OSError(f"{place} can't be written ({error.strerror or error}); {after}") from None
