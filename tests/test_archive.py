@@ -352,6 +352,19 @@ def test_useless_are_older_schemas_damaged_files_and_what_killed_writers_left():
     }
 
 
+def test_files_that_vanish_meanwhile_disturb_nothing():
+    base = records.directory()
+    records.save(SPEC, {"direct": _timing(), "gone": _timing()})
+    records.save(OTHER, {"gone": _timing()})
+    (records.path_of(SPEC, base).parent / "done.tmp").symlink_to(base / "nothing")  # no stat, as if renamed just now
+    found = archive.useless(base)
+    assert len(found) == 2
+    for spec in (SPEC, OTHER):
+        records.path_of(spec, base).unlink()
+    archive.remove(found)
+    assert archive.stored(base) == ({}, {})
+
+
 def test_everything_is_the_records_and_nothing_else():
     base = records.directory()
     records.save(SPEC, {"direct": _timing()})

@@ -176,6 +176,11 @@ for number in range(1, 61):
     assert records.save(spec, {name: timing})
     found = records.load(spec)
     assert found and all(t.median == t.samples * 1e-6 for t in found.timings.values()), found
+import numpy, convbench
+from convbench.data import sample
+x, weight = sample(spec)
+results = [convbench.conv2d(x, weight, padding=spec.padding, engine=engine) for engine in ("auto", "reference")]
+numpy.testing.assert_allclose(*results, rtol=0, atol=1e-5, err_msg=str(spec))
 """
 
 
@@ -274,12 +279,13 @@ def test_a_full_disk_leaves_the_old_records_and_costs_one_warning(small_disk, mo
 
 
 def test_a_record_with_any_byte_changed_is_missing_or_as_it_was():
-    records.save(SPEC, {"direct": _timing(1.25e-3), "fft": _timing(2.5e-3, "fft")})
+    records.save(SPEC, {"direct": _timing(1.25e-3)})
     whole = _path().read_bytes()
     saved = records.load(SPEC).timings
     missing = 0
+    marks = b' 1"\0'
     for position, before in enumerate(whole):
-        for value in {0, ord(" "), ord("1"), ord('"'), before ^ 1, before ^ 128} - {before}:
+        for value in {marks[position % len(marks)], before ^ 1, before ^ 128} - {before}:
             _path().write_bytes(whole[:position] + bytes([value]) + whole[position + 1 :])
             records._warned.clear()
             found, messages = _loaded()
@@ -291,7 +297,7 @@ def test_a_record_with_any_byte_changed_is_missing_or_as_it_was():
             else:  # a blank between two parts, say
                 assert found.timings == saved, case
                 assert messages == [], case
-    assert missing > 3 * len(whole), "hardly any change was noticed"
+    assert missing > 1.5 * len(whole), f"{SPEC}: hardly any change was noticed"
 
 
 def test_a_record_cut_anywhere_is_missing():
@@ -326,6 +332,15 @@ def test_auto_computes_with_damaged_records():
             damaged[position] = rng.randrange(256)
         _path().write_bytes(bytes(damaged))
         _assert_auto_works()
+
+
+def test_wisdom_that_is_no_text_is_planned_anew():
+    wisdom = pytest.importorskip("convbench.engines.fft_wisdom")
+    place = wisdom.path()
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b'{"wisdom": ["\xff"]}')
+    with pytest.warns(RuntimeWarning, match="planned anew"):
+        assert wisdom.load(place) is False
 
 
 # What changes of the engines leave of a record.
