@@ -167,18 +167,17 @@ def test_records_of_another_machine_are_kept_but_not_used_here():
 def test_a_disk_that_fills_up_while_merging_changes_nothing(calls, monkeypatch):
     records.save(SPEC, {"direct": _timing(1e-3)})
     before = _files(records.directory())
-    opened = os.open
     left = [calls]
 
     def fail(*arguments, **keywords):
         if not left[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         left[0] -= 1
-        return opened(*arguments, **keywords)
+        return open(*arguments, **keywords)
 
     many = [_stored(fft=_timing(engine="fft")), _stored(OTHER), _stored(OTHER, _elsewhere())]
     with monkeypatch.context() as patched:
-        patched.setattr(os, "open", fail)
+        patched.setattr(records, "open", fail, raising=False)
         with pytest.raises(OSError, match="No space left"):
             archive.merge(many, records.directory())
     assert _files(records.directory()) == before
