@@ -142,9 +142,9 @@ def _select(spec, tuning, name, rtol, max_workspace, engines, weight) -> Selecti
         if tuning == "measure" and len(ways[name]) > 1:
             candidates, _ = _timed(spec, candidates, ways, record, weight)
         return _selection(spec, name, "pinned", candidates)
-    if tuning == "measure":
-        return _measured(spec, candidates, ways, record, weight)
     measured = {other: candidates[other].measured for other in able if candidates[other].measured}
+    if tuning == "measure" and not (measured and record.pinned):
+        return _measured(spec, candidates, ways, record, weight)
     if measured:
         return _recorded(spec, measured, record, candidates)
     if tuning == "replay":

@@ -157,7 +157,7 @@ def test_rows_are_chosen_by_name_group_and_quickness():
     assert {row.group for row in rows.chosen("signal")} == {"signal"}
     quick = rows.chosen(quick=True)
     assert {row.group for row in quick} == {row.group for row in ROWS}
-    assert len(quick) < 20
+    assert len(quick) < 24
     with pytest.raises(ValueError, match="nothing-like-it"):
         rows.chosen("nothing-like-it")
 
