@@ -1,4 +1,4 @@
-"""The command line: ``convbench bench | compare | run | explain | verify | engines``.
+"""The command line: ``convbench bench | compare | run | explain | verify | engines | report``.
 
 Everything heavy is imported by the command that needs it, so ``--help`` answers at once.
 Exit codes: 0 done, 1 a verification failed, 2 bad input, 130 interrupted.
@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from convbench.report import command as report_command
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 EXTRAS = ("asv", "asv_runner", "rich", "matplotlib", "PIL", "jinja2")
@@ -308,6 +310,7 @@ def _parser() -> argparse.ArgumentParser:
     some.add_argument("--engines", metavar="A,B", help="only these (default: all)")
     some.add_argument("--seed", type=int, default=0, help="of the random data (default: 0)")
     _command(commands, "engines", engines, "list the engines", ENGINES_EXAMPLES)
+    report_command.add(commands)
     return parser
 
 

@@ -1,0 +1,70 @@
+"""``convbench report``: pages of a run that was measured before, from its JSON; nothing is measured."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+REPORTS = Path("reports")
+RAW = "report.json"
+BAD_INPUT = 2
+EXAMPLES = """
+examples:
+  convbench report                         the newest run in reports/, its pages beside it
+  convbench report reports/my-machine/report.json -o page
+  convbench report --baseline direct       speed-ups over direct
+"""
+
+
+def add(commands) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = commands.add_parser(
+        "report",
+        help="make the pages of a run that was measured before",
+        description="Make the pages of a run that was measured before: HTML, Markdown, CSV and JSON.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "report", metavar="REPORT.json", nargs="?", type=Path, help=f"default: the newest {RAW} in {REPORTS}/"
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="default: the folder of REPORT.json")
+    parser.add_argument("--baseline", metavar="ENGINE", help="speed-ups are over this one (default: im2col)")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Write the pages; returns the exit code."""
+    from convbench.report import pages
+    from convbench.report.plots import baseline
+    from convbench.report.results import Report
+
+    try:
+        source = args.report or newest(REPORTS)
+        report = Report.load(source)
+        base = baseline(report, args.baseline)
+        folder = args.output or source.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        written = pages.write(report, folder, base)
+    except (ValueError, OSError) as error:
+        print(f"convbench: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    print(f"Report: {written[0]}")
+    return 0
+
+
+def newest(reports: Path) -> Path:
+    """The run that was measured last, by the date in its JSON, the file's own where two have the same.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    from convbench.report.results import Report
+
+    found = list(reports.glob(f"*/{RAW}"))
+    if not found:
+        raise ValueError(f"no */{RAW} lies in {str(reports)!r}; give REPORT.json, or measure with: convbench bench")
+    return max(found, key=lambda path: (Report.load(path).settings.get("date", ""), path.stat().st_mtime))
