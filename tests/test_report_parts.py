@@ -122,6 +122,19 @@ def test_amortisation_and_roofline_are_shown_where_measured(tmp_path):
     assert roof.point(row) == (pytest.approx(2 * spec.macs / spec.data_bytes), pytest.approx(2 * spec.macs / 1e-3))
 
 
+def test_bench_takes_the_seconds_of_planning():
+    from convbench.benchmarks.contest import measure
+    from convbench.benchmarks.session import Session
+
+    text = "mb1ic1ih9oc1oh9kh3ph1"
+    found = measure(ConvSpec.parse(text), Session([["tiny", text]], ["direct", "toeplitz", "winograd4"], 0.01, ""))
+    timed = {name: entry for name, entry in found["engines"].items() if entry["refused"] is None}
+    assert {"direct", "toeplitz"} <= set(timed)
+    for name, entry in timed.items():
+        assert 0 < entry["plan_seconds"] < found["wall"], name
+        assert all("plan_seconds" not in timing for timing in entry["variants"].values()), name  # records have none
+
+
 def test_curves_are_drawn_from_three_kernels_on():
     rows = [_image(k, a=_entry(1e-6 * k**2), b=_entry(7e-6 * k)) for k in (3, 9, 15)]
     (plot,) = plots(_report(*rows), "a")["curves"]

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from convbench.report.curves import logarithmic_time
 from convbench.report.results import Entry, Report, Row, size
-from convbench.report.style import INK, SOFT, colours, markers
+from convbench.report.style import INK, PAPER, SOFT, colours, markers
 
 SIZE = (5.2, 3.3)  # inches
 FONT = 8.0  # points
@@ -107,7 +107,8 @@ def _names(axes, places, best):
         box, right, up, align = next(free, boxes[0])
         taken.append(box)
         axes.annotate(label, places[name][:2], (right, up), textcoords="offset points", ha=align, va="center",
-                      fontsize=FONT, color=INK if name in best else SOFT)  # fmt: skip
+                      fontsize=FONT, color=INK if name in best else SOFT,
+                      bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8})  # fmt: skip
 
 
 def _box(left, bottom, width, height):
