@@ -1,5 +1,6 @@
 """The page in a browser (headless Chromium): it loads nothing, reports no error, filters, sorts, fits a phone."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -197,3 +198,21 @@ def test_the_downloads_are_the_files(browser, page):
     assert json.loads(browser.execute_script(script, "report.json")) == json.loads(
         (page.parent / "report.json").read_text()
     )
+
+
+def test_names_on_the_fronts_cover_no_other_name(browser):
+    script = """const found = [];
+        for (const figure of document.querySelectorAll('#fronts figure')) {
+          figure.hidden = false;
+          const texts = [...figure.querySelectorAll('svg text')];
+          const names = texts.filter(text => /, [\\d.]+ ([KMG]i)?B$/.test(text.textContent));
+          found.push(names.map(name => { const box = name.getBoundingClientRect();
+                                         return [name.textContent, box.left, box.top, box.right, box.bottom] }));
+        }
+        return found"""
+    fronts = browser.execute_script(script)
+    assert min(map(len, fronts)) > 0
+    for names in fronts:
+        for (name, *a), (other, *b) in itertools.combinations(names, 2):
+            across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+            assert across < 2 or down < 4, (name, other)  # pixels; boxes include the line's spacing

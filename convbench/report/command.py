@@ -36,6 +36,8 @@ def add(commands) -> None:
 
 def run(args) -> int:
     """Write the pages; returns the exit code."""
+    from rich.console import Console
+
     from convbench.report import pages
     from convbench.report.plots import baseline
     from convbench.report.results import Report
@@ -46,7 +48,8 @@ def run(args) -> int:
         base = baseline(report, args.baseline)
         folder = args.output or source.parent
         folder.mkdir(parents=True, exist_ok=True)
-        written = pages.write(report, folder, base)
+        with Console(stderr=True).status(f"drawing {len(report.rows)} problems"):  # nothing where no one looks on
+            written = pages.write(report, folder, base)
     except (ValueError, OSError) as error:
         print(f"convbench: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
