@@ -117,6 +117,7 @@ def test_amortisation_and_roofline_are_shown_where_measured(tmp_path):
     assert 'id="amortisation"' in html
     assert 'data-value="188"' in html  # 0.75 s / 4 ms, rounded up
     assert "float32: 100 GFLOP/s" in html
+    assert "float64: " not in html  # no problem of that dtype
     assert "have no" not in html
     spec = ConvSpec.parse(row.text)
     assert roof.point(row) == (pytest.approx(2 * spec.macs / spec.data_bytes), pytest.approx(2 * spec.macs / 1e-3))

@@ -7,12 +7,13 @@ import math
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from convbench.report.results import Report, Row, duration
 from convbench.report.style import INK, SOFT, colours, markers
 
 FEWEST = 3  # kernels that make a curve
+FINE = 100.0  # an axis over a smaller ratio gets ticks at 1, 2 and 5 of a decade, not only at 1
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,20 @@ def curve(report: Report, line: dict[int, Row], title: str) -> Figure:
 
 
 def logarithmic_time(axes, which: str) -> None:
-    """Make an axis one of times: logarithmic, with durations at its ticks."""
+    """Make an axis one of times: logarithmic, with durations at its ticks.  What it shows is drawn already."""
+    logarithmic(axes, which, _tick)
+    axes.grid(axis=which, which="major")
+
+
+def logarithmic(axes, which: str, tick) -> None:
+    """Make an axis logarithmic; on less than two decades there are ticks at 1, 2 and 5, so that two are seen."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    axis.set_major_formatter(FuncFormatter(_tick))
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    if high / low < FINE:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(tick))
     axis.set_minor_formatter(NullFormatter())
-    axes.grid(axis=which, which="major")
 
 
 def _tick(seconds, _position):

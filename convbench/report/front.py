@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 
-from convbench.report.curves import logarithmic_time
+from convbench.report.curves import logarithmic, logarithmic_time
 from convbench.report.results import Entry, Report, Row, size
 from convbench.report.style import INK, PAPER, SOFT, colours, markers
 
@@ -44,8 +43,8 @@ def front_plot(report: Report, row: Row) -> Figure:
     places = {name: (entry.median, drawn_error(row, entry)) for name, entry in row.measured.items()}
     _limits(axes, places.values())
     logarithmic_time(axes, "x")
-    axes.set_yscale("log")
-    _fine_ticks(axes)
+    logarithmic(axes, "y", lambda value, _: f"{value:.0e}")
+    axes.minorticks_off()
     for name, (x, y) in places.items():
         filled = paint[name] if name in best else "none"
         axes.scatter(x, y, s=52, marker=shapes[name], facecolor=filled, edgecolor=paint[name], linewidth=1.4, zorder=3)
@@ -72,16 +71,6 @@ def _staircase(places):
         if not line or y < line[-1][1]:
             line.append((x, y))
     return line
-
-
-def _fine_ticks(axes):
-    """Where an axis spans less than two decades: ticks at 1, 2 and 5, so that at least two are seen."""
-    for axis in (axes.xaxis, axes.yaxis):
-        low, high = axis.get_view_interval()
-        if high / low < 100:
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
-    axes.minorticks_off()
 
 
 def _limits(axes, places):

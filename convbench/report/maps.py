@@ -83,7 +83,7 @@ def _map(report: Report, grid: Grid, cell: Callable[[Row], tuple]) -> tuple[Figu
     axes.set_ylim(-0.55, len(sizes) - 0.45)
     axes.set_xticks(range(len(kernels)), kernels)
     axes.set_yticks(range(len(sizes)), sizes)
-    axes.set_xlabel("kernel")
+    axes.set_xlabel("kernel", loc="left")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure, used

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from convbench.report.curves import logarithmic
 from convbench.report.layout import parsed
 from convbench.report.results import Report, Row
 from convbench.report.style import INK, SOFT, colours, markers
@@ -43,9 +43,8 @@ def roofline(report: Report) -> Figure:
     axes.set_yscale("log")
     axes.margins(0.08)
     _roofs(axes, report)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+    for which in "xy":
+        logarithmic(axes, which, lambda value, _: f"{value:g}")
     axes.grid(which="major")
     axes.set_xlabel("FLOP per byte of input, weight and output")
     axes.set_ylabel("GFLOP/s")
@@ -55,8 +54,11 @@ def roofline(report: Report) -> Figure:
 
 def _roofs(axes, report):
     left, right = axes.get_xlim()
+    used = {parsed(row.text).dtype for row in report.rows if row.best}
+    peaks = {dtype: peak for dtype, peak in report.peaks.items() if dtype in used}
+    right = max([right, *(2 * peak / report.bandwidth for peak in peaks.values())])  # the ridges are seen
     intensity = np.geomspace(left, right, 200)
-    for dtype, peak in report.peaks.items():
+    for dtype, peak in peaks.items():
         roof = np.minimum(peak, intensity * report.bandwidth) / GIGA
         axes.plot(intensity, roof, color=SOFT, linewidth=1.2, zorder=2)
         axes.annotate(f"{dtype}: {peak / GIGA:.0f} GFLOP/s", (right, roof[-1]), (-2, 3), textcoords="offset points",

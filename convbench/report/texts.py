@@ -11,11 +11,12 @@ def sections(base: str) -> dict[str, tuple[str, str]]:
     return {
         "maps": (
             "Which engine is fastest",
-            "Image size upwards, kernel across, a line of maps for each number of channels. Left: the marker and the "
-            f"colour are the fastest engine, the number its lead (the runner-up's time / its own; below {CLOSE:.2f}× "
-            f"the cell is pale: too close to call). Middle: the time of {base} / the fastest's. Right: the engine that "
-            "the judge picks before anything is measured, and its time / the fastest's. Labels: input→output "
-            "channels, size, then stride (/2), dilation (d2), groups (g2) and batch (b4) where they are not 1.",
+            "Image size upwards, kernel across, three maps for each number of channels. Fastest engine: marker and "
+            "colour tell which, the number is its lead (the runner-up's time / its own; below "
+            f"{CLOSE:.2f}× the cell is pale: too close to call). Speed-up: the time of {base} / the fastest's. "
+            "Regret: the engine that the judge picks before anything is measured, and its time / the fastest's. "
+            "Labels: input→output channels, size, then stride (/2), dilation (d2), groups (g2) and batch (b4) where "
+            "they are not 1.",
         ),
         "curves": (
             "Where the lead changes",
