@@ -200,6 +200,9 @@ def test_bench_end_to_end_outside_any_checkout(environment, scratch, tmp_path):
     assert {"report.html", "report.md", "report.json"} <= {path.name for path in folder.iterdir()}
     saved = harness.Report.load(folder / "report.json")
     assert [(row.name, row.best, row.agree) for row in saved.rows] == [(TINY, "direct", True)]
+    assert saved.rows[0].engines["direct"].plan_seconds > 0
+    assert saved.bandwidth > 0
+    assert all(peak > 0 for peak in saved.peaks.values())
     assert list(scratch.iterdir()) == []
     code = f"import convbench; s = convbench.select(convbench.ConvSpec.parse({TINY!r})); print(s.engine, s.source)"
     after = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
