@@ -344,7 +344,7 @@ def test_auto_picks_an_installed_plug_in_after_measuring(installed):
     assert done.stdout.splitlines() == ["tiny measurement", "tiny record", "tiny record"], str(SPEC)
 
 
-_BRIEFLY = "import convbench, convbench.selection\nconvbench.selection.MEASURE_SECONDS = 0.0\n"
+_BRIEFLY = "import convbench\nconvbench.set_tuning_seconds(0.0)\n"
 
 
 def test_an_installed_broken_plug_in_does_no_harm(installed, tmp_path):

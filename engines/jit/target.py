@@ -11,6 +11,8 @@ import os
 
 import numpy as np
 
+from convbench.machine import is_assumed
+
 #: level -> (LLVM processor, LLVM features, vector bytes, vector registers, fused multiply-add, what the host must have)
 X86_LEVELS = {
     "avx512": ("x86-64-v4", "", 64, 32, True, ("avx512f", "avx512vl", "avx512dq", "avx512bw", "fma")),
@@ -114,9 +116,13 @@ def levels():
     return tuple(_host_levels(llvm.get_default_triple(), llvm.get_host_cpu_features()))
 
 
-@functools.cache
 def cache_bytes():
     """Bytes of a core's second-level cache, which the blocks of a computation should fit."""
+    return DEFAULT_CACHE_BYTES if is_assumed() else _host_cache_bytes()
+
+
+@functools.cache
+def _host_cache_bytes():
     try:
         with open("/sys/devices/system/cpu/cpu0/cache/index2/size") as file:
             return int(file.read().strip().removesuffix("K")) * 1024
