@@ -56,8 +56,10 @@ class Case:
     def untimed(self) -> list[Engine]:
         """The variants that are worth a try and that no record has, the fastest by prediction first.
 
-        What its engine's model picks goes before any engine's other variants.
+        What its engine's model picks goes before any engine's other variants.  Beside a pinned record nothing is.
         """
+        if self.measured and self.record and self.record.pinned:
+            return []
         known = self.record.timings if self.record else {}
         limit = max(HOPELESS * min(self.candidates[name].predicted for name in self.ways), self.cheap_seconds)
         found = [

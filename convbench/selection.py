@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convbench import limits, logs, measuring, pinned, planning, records, registry, settings
+from convbench import limits, logs, measuring, planning, records, registry, settings
 from convbench.candidates import Candidate, Selection
 from convbench.engine import Engine
 from convbench.measuring import Case, Way
@@ -207,8 +207,8 @@ def _found_out(request, case):
 def _nothing_recorded(request):
     if request.deterministic:
         return (
-            f"no shipped record is for {request.spec}; {records.SHIPPED_VARIABLE} names the directories that are "
-            "looked in, and the user's own records do not count where choices are deterministic"
+            f"no pinned record is for {request.spec}; {records.SHIPPED_VARIABLE} names the directories that are "
+            "looked in, and no other record counts where choices are deterministic"
         )
     return (
         f"nothing is recorded for {request.spec} in {records.directory()}; "
@@ -277,7 +277,9 @@ def _case(request, engines, weight) -> Case:
     if not able:
         reasons = "; ".join(f"{other}: {candidate.refused}" for other, candidate in candidates.items())
         raise ValueError(f"no engine is left for {spec}: {reasons}")
-    record = pinned.load(spec) if request.deterministic else records.load(spec)
+    record = records.load(spec)
+    if record and request.deterministic and not record.pinned:
+        record = None
     computing = [other for other, candidate in candidates.items() if candidate.predicted is not None]
     ways = {other: (engines[other],) for other in computing}
     if record or request.may_measure:  # engines may have to import what they compute with to tell

@@ -139,10 +139,10 @@ def set_deterministic(on: bool) -> None:
 def deterministic(on: bool = True):
     """Within the block, in this thread or task, the same program picks the same engines on every machine.
 
-    Whatever was measured: the choice comes from records that the application ships
-    (``CONVBENCH_SHIPPED_RECORDS``), those of every machine alike, or else from the engines' predictions for one
-    fixed machine that stands for all.  Nothing is timed; the user's own records count for nothing.  The modes
-    "measure" and "incremental" do what "estimate" does; "replay" accepts shipped records only.
+    Whatever was measured: the choice comes from the pinned records that the application ships
+    (``CONVBENCH_SHIPPED_RECORDS``), which hold on every machine, or else from the engines' predictions for one
+    fixed machine that stands for all.  Nothing is timed; records of this machine count for nothing.  The modes
+    "measure" and "incremental" do what "estimate" does; "replay" accepts pinned records only.
 
     Parameters
     ----------

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import warnings
 
 import pytest
@@ -100,15 +99,17 @@ def test_engines_that_are_gone_are_ignored():
 
 def _altered(change):
     """The text of a good record after `change` of its content."""
-    content = json.loads(_path().read_text())
+    content = records.unsealed(_path().read_text())
     change(content)
-    return json.dumps(content)
+    return records.sealed(content)
 
 
 BROKEN = {
     "empty": lambda: "",
     "cut off": lambda: _path().read_text()[:-20],
     "binary": lambda: b"\xff\xfe\x00{",
+    "a digit changed": lambda: _path().read_text().replace('"samples": 7', '"samples": 8'),
+    "no checksum": lambda: json.dumps(records.unsealed(_path().read_text())),
     "no object": lambda: "[1, 2]",
     "nested too deep": lambda: "[" * 200_000,
     "another schema": lambda: _altered(lambda record: record.update(schema=records.SCHEMA + 1)),
@@ -122,6 +123,10 @@ BROKEN = {
     "a time of NaN": lambda: _altered(lambda record: record["timings"]["direct"].update(q3=float("nan"))),
     "an endless time": lambda: _altered(lambda record: record["timings"]["direct"].update(q3=float("inf"))),
     "a time as text": lambda: _altered(lambda record: record["timings"]["direct"].update(median="1 ms")),
+    "a time that is no number": lambda: _altered(lambda record: record["timings"]["direct"].update(median=True)),
+    "samples as text": lambda: _altered(lambda record: record["timings"]["direct"].update(samples="7")),
+    "a negative workspace": lambda: _altered(lambda record: record["timings"]["direct"].update(workspace_bytes=-1)),
+    "a version as number": lambda: _altered(lambda record: record["timings"]["direct"].update(version=3)),
     "an error as text": lambda: _altered(lambda record: record["timings"]["direct"].update(error="small")),
 }
 
@@ -158,7 +163,7 @@ def _fail_with(number):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
-@pytest.mark.parametrize("where", [(tempfile, "mkstemp"), (os, "replace")])
+@pytest.mark.parametrize("where", [(os, "open"), (os, "replace")])
 def test_a_disk_that_takes_no_record_costs_one_warning(where, number, monkeypatch):
     records.save(SPEC, {"direct": _timing(1e-3)})
     with monkeypatch.context() as patched:
@@ -194,8 +199,8 @@ def _write_half_then(monkeypatch, error):
     """Let the writing of a record stop in the middle, with half its text on disk."""
     opened = os.fdopen
 
-    def fdopen(handle, mode):
-        file = opened(handle, mode)
+    def fdopen(handle, *arguments, **keywords):
+        file = opened(handle, *arguments, **keywords)
 
         class Half:
             def __enter__(self):
