@@ -6,7 +6,8 @@ How exact a result must be is said by `rtol`, as a number or as one of three lev
                  integer-valued data whose sums fit the dtype come out bit for bit
     "standard"   every engine, as it computes this very problem; what ``rtol=None`` means
     "fast"       engines may leave out of the weight what costs no more than half of the dtype's digits, √u, and no
-                 engine takes part whose bound is above both √u and what a direct sum is allowed, γ_{K+2}
+                 engine takes part whose bound is above both √u and √K·γ_{K+2}, what rounding alone may cost a
+                 sum that is taken in another orthogonal basis (a direct sum is allowed γ_{K+2})
     a number     only engines whose a-priori bound is not above it, which may leave out as much
 
 with u the dtype's unit roundoff and K the products per output.  Integer dtypes are exact on every level.
@@ -100,7 +101,7 @@ def _why_inexact(engine, spec, known, rtol):
 def _fast_bound(spec):
     """The largest bound on level "fast"; None for integers."""
     u = unit_roundoff(spec.dtype)
-    return max(math.sqrt(u), gamma(spec.taps + UNROUNDED_GUARD, spec.dtype)) if u else None
+    return max(math.sqrt(u), math.sqrt(spec.taps) * gamma(spec.taps + UNROUNDED_GUARD, spec.dtype)) if u else None
 
 
 def _why_not_automatic(engine):

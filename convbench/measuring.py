@@ -89,14 +89,17 @@ class Case:
             records.save(self.spec, entries)
 
     def fastest_measured(self, *, anew: bool) -> Selection:
-        """The choice among those that were timed, just now or not.
+        """The choice among those that were timed, just now or not; by prediction where none could be.
 
         Raises
         ------
         MemoryError
-            There are none.
+            All of them ran out of memory.
         """
         measured = self.measured
+        self.ways = {name: ways for name, ways in self.ways.items() if self.candidates[name].refused is None}
+        if self.ways and not measured:  # who was worth a try ran out of memory, and others were not tried
+            return self.predicted_fastest()
         if not measured:
             raise MemoryError(f"every engine ran out of memory on {self.spec}")
         if anew:

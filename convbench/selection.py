@@ -122,12 +122,11 @@ class Trial:
     def settle(self, timings: Mapping[Way, Timing], lacking: list[Way]) -> Selection:
         """The choice, when the calls are through; it is recorded and remembered as a measurement is."""
         self.case.add(timings, lacking)
-        source = "measurement" if timings else "record"
         found = self.case.fastest_measured(anew=bool(timings))
+        logs.info("%s: %s (%s, after incremental calls)", found.spec, found.engine, found.source)
         if self.request.is_pinned:
             found = replace(found, source="pinned")
         _remember(self.request, found)
-        logs.info("%s: %s (%s, by incremental calls)", found.spec, found.engine, source)
         return found
 
 
