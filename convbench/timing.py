@@ -12,7 +12,7 @@ import numpy as np
 
 MIN_ROUNDS = 3
 SETTLE_SECONDS = 0.09  # NumPy's OpenBLAS threads spin for 80 ms after a product (measured by process time, 2026-11)
-QUIET_SECONDS = 2e-3  # how long the process must be idle before rivals count as settled ...
+QUIET_SECONDS = 5e-3  # how long the process must be idle before rivals count as settled ...
 QUIET_SHARE = 0.2  # ... where idle is less than this share of one processor
 TURN_SECONDS = 0.01
 SAMPLES_PER_TURN = 20
