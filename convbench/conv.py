@@ -163,7 +163,19 @@ class _Conv:
         return out
 
     def selection(self, shape, memory_format="channels_first") -> Selection:
-        """The judge's choice for inputs of that shape, batched or not; it prints with the reasons."""
+        """The judge's choice for inputs of that shape, batched or not; it prints with the reasons.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            (N, C, *spatial) or (C, *spatial).
+        memory_format : {"channels_first", "channels_last"}
+            How the inputs lie in memory.
+
+        Returns
+        -------
+        Selection
+        """
         shape = tuple(shape)
         batched = self._is_batched(shape)
         _, spec = self._lowered_spec(shape if batched else (1, *shape), memory_format)

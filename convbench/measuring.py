@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -146,11 +146,11 @@ def time_engines(spec: ConvSpec, engines, seconds: float, weight=None) -> tuple[
     list of (name, variant)
         Those that ran out of memory.
     """
-    x, drawn = sample(spec)
-    weight = drawn if weight is None else weight
+    data = cache(partial(sample, spec))  # drawn by the first who needs it: that takes its time, too
 
     def call_of(engine):
-        plan = planning.make_plan(engine, spec, weight)
+        x, drawn = data()
+        plan = planning.make_plan(engine, spec, drawn if weight is None else weight)
         return partial(plan, x, empty(spec.output_shape, spec.dtype))
 
     makers = {(engine.name, engine.variant): partial(call_of, engine) for engine in engines}

@@ -104,8 +104,9 @@ def set_default_engine(name: str) -> None:
     """Make every ``engine="auto"`` of this process mean `name`; "auto" gives the choice back to the judge."""
     global _default_engine, _changes
     _check(name)
-    _default_engine = name
-    _changes += 1
+    if name != _default_engine:
+        _default_engine = name
+        _changes += 1
 
 
 @contextmanager
@@ -131,8 +132,9 @@ def is_deterministic() -> bool:
 def set_deterministic(on: bool) -> None:
     """Make `deterministic` hold for the whole process, or no longer."""
     global _deterministic, _changes
-    _deterministic = _checked_switch(on)
-    _changes += 1
+    if _checked_switch(on) != _deterministic:
+        _deterministic = on
+        _changes += 1
 
 
 @contextmanager
