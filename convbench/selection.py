@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from convbench import limits, logs, measuring, planning, records, registry, settings
+from convbench import limits, logs, measuring, nearby, planning, records, registry, settings
 from convbench.candidates import Candidate, Selection
 from convbench.engine import Engine
 from convbench.measuring import Case, Way
@@ -26,7 +27,6 @@ from convbench.timing import Timing
 
 TUNINGS = ("estimate", "measure", "incremental", "replay")
 REMEMBERED = 4096  # choices kept in the process before the oldest go
-NEAR = 1.5  # batch and sizes of two problems that share a measured engine differ by no more than this factor
 TRIAL = "trial"  # the source of a choice that successive calls are still finding out
 
 
@@ -143,6 +143,7 @@ def trial(spec: ConvSpec, chosen: Selection, *, weight=None, tuning, engine, rto
 def forget() -> None:
     """Forget this process' choices, so that records made meanwhile by others count."""
     _chosen.clear()
+    nearby.forget()
 
 
 def check_arguments(tuning, rtol, max_workspace) -> None:
@@ -185,7 +186,7 @@ def _select(request, engines, weight) -> Selection:
     case = _case(request, engines, weight)
     timeable = request.may_measure and (not request.is_pinned or len(case.ways[name]) > 1)
     if timeable and case.untimed():
-        found = _similar(request, case) or _found_out(request, case)
+        found = _similar(request, case, engines) or _found_out(request, case)
         return replace(found, source="pinned") if request.is_pinned and found.source != TRIAL else found
     if request.is_pinned:
         return case.selection(name, "pinned")
@@ -215,45 +216,43 @@ def _nothing_recorded(request):
     )
 
 
-def _similar(request, case) -> Selection | None:
+def _similar(request, case, engines) -> Selection | None:
     """The engine of the nearest problem that was measured, where nothing is recorded of this very one.
 
-    "Near" is a problem that differs in batch and input size alone, in each by at most the factor `NEAR`; nearest is
-    the one whose factors have the least product.  Choices that were taken over so are not passed on.
+    See `convbench.nearby` for what is near.  First comes what this process chose, then what the user's records tell.
+    Choices that were taken over so are not passed on.
     """
     if case.measured:
         return None
-    found = []
-    for other, selection in list(_chosen.items()):
-        if other[1:] != request[1:]:
-            continue
-        known = next((c for c in selection.candidates if c.engine == selection.engine), None)
-        ways = {way.variant for way in case.ways.get(selection.engine, ())}
+    for nearest in chain(_chosen_nearby(request), _recorded_nearby(request, engines, case.weight)):
+        known = next((c for c in nearest.candidates if c.engine == nearest.engine), None)
+        ways = {way.variant for way in case.ways.get(nearest.engine, ())}
         if known is not None and known.measured and known.variant in ways:
-            found.append((_distance(request.spec, other.spec), selection))
-    distance, nearest = min(found, key=lambda item: item[0], default=(math.inf, None))
-    if distance == math.inf:
-        return None
-    return case.selection(nearest.engine, f"record of {nearest.spec}", nearest.variant)
+            return case.selection(nearest.engine, f"record of {nearest.spec}", nearest.variant)
+    return None
 
 
-def _distance(spec: ConvSpec, other: ConvSpec) -> float:
-    """Sum of the logarithms of the factors by which batch and sizes differ; infinite where they are not near."""
-    if _family(spec) != _family(other):
-        return math.inf
-    pairs = list(zip((spec.batch, *spec.spatial), (other.batch, *other.spatial), strict=True))
-    if not all(min(pair) and max(pair) <= NEAR * min(pair) for pair in pairs):
-        return math.inf
-    return sum(math.log(max(pair) / min(pair)) for pair in pairs)
+def _chosen_nearby(request):
+    """Selections of near problems that this process made for the same question, the nearest first."""
+    same = [(nearby.distance(request.spec, r.spec), s) for r, s in list(_chosen.items()) if r[1:] == request[1:]]
+    return [found for far, found in sorted(same, key=lambda item: item[0]) if far < math.inf]
 
 
-def _family(spec):
-    """A spec but for batch and sizes; high padding depends on sizes where there are strides."""
-    low = tuple(
-        (first, last if stride == 1 else None) for (first, last), stride in zip(spec.padding, spec.stride, strict=True)
-    )
-    same = (spec.in_channels, spec.out_channels, spec.kernel, spec.stride, spec.dilation, spec.groups)
-    return (*same, low, spec.dtype, spec.memory_format)
+def _recorded_nearby(request, engines, weight):
+    """Selections of near problems by the user's records, where those timed the engine that is predicted to be fastest.
+
+    A time limit may have left out others; one that is new and promising has to be timed.
+    """
+    for spec in nearby.recorded(request.spec):
+        other = request._replace(spec=spec)
+        try:
+            case = _case(other, engines, weight)
+        except ValueError:  # there, no engine keeps within the limits
+            continue
+        if case.predicted_fastest().engine in case.measured:
+            found = case.fastest_measured(anew=False)
+            _remember(other, replace(found, source="pinned") if request.is_pinned else found)
+            yield found
 
 
 def _case(request, engines, weight) -> Case:

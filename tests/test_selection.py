@@ -405,6 +405,39 @@ def test_other_limits_are_another_choice(house):
     assert convbench.select(SPEC.replace(batch=1, spatial=(10, 9)), "measure", max_workspace=10).source == "measurement"
 
 
+def test_a_record_of_an_earlier_process_is_taken_over(house):
+    liar = house("liar", 1e-4, seconds=2e-3)
+    house("honest", 1e-3)
+    convbench.select(SPEC, "measure")
+    convbench.select(SPEC.replace(batch=2), "measure")
+    timed = liar.calls
+    wider = SPEC.replace(batch=2, spatial=(9, 12))
+    selection.forget()
+    chosen = convbench.select(wider, "measure")
+    assert (chosen.engine, chosen.source) == ("honest", f"record of {SPEC.replace(batch=2)}"), str(chosen)
+    assert convbench.select(SPEC.replace(batch=3), "incremental").source == f"record of {SPEC.replace(batch=2)}"
+    assert liar.calls == timed, str(wider)
+
+
+@pytest.mark.parametrize(("predicted", "source"), [(1e-4, "measurement"), (1e-2, f"record of {SPEC}")])
+def test_a_record_that_lacks_a_promising_engine_is_not_taken_over(house, predicted, source):
+    house("old", 1e-3)
+    convbench.select(SPEC, "measure")
+    house("new", predicted)
+    selection.forget()
+    assert convbench.select(SPEC.replace(spatial=(9, 10)), "measure").source == source, str(SPEC)
+
+
+def test_damaged_records_are_not_taken_over(house, records_directory):
+    house("only", 1e-3)
+    convbench.select(SPEC, "measure")
+    path = records.path_of(SPEC, records_directory)
+    (path.parent / "0.json").write_text("{")
+    path.write_text(path.read_text().replace("0.001", "0.002"))
+    selection.forget()
+    assert convbench.select(SPEC.replace(spatial=(9, 10)), "measure").source == "measurement", str(SPEC)
+
+
 def test_a_variant_is_taken_over(house):
     rival = house("rival", seconds=9e-3)
     engine = _Twofold.registered(rival.clock)
