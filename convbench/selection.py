@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convbench import limits, logs, measuring, nearby, planning, records, registry, settings
+from convbench import limits, logs, measuring, nearby, planning, profile, records, registry, settings
 from convbench.candidates import Candidate, Selection
 from convbench.engine import Engine
 from convbench.measuring import Case, Way
@@ -279,9 +279,7 @@ def _case(request, engines, weight) -> Case:
     if record and request.deterministic and not record.pinned:
         record = None
     computing = [other for other, candidate in candidates.items() if candidate.predicted is not None]
-    ways = {other: (engines[other],) for other in computing}
-    if record or request.may_measure:  # engines may have to import what they compute with to tell
-        ways = {other: planning.variants(engines[other], spec) for other in computing}
+    ways = {other: planning.variants(engines[other], spec) for other in computing}
     candidates = measuring.with_record(candidates, record, engines, ways)
     cheap = 0.0 if request.tuning == "incremental" else measuring.CHEAP_SECONDS  # no call of the caller's is cheap
     return Case(spec, weight, candidates, {other: ways[other] for other in able}, record, cheap)
@@ -294,10 +292,12 @@ def _filtered(request, engine: Engine) -> Candidate:
     reason = engine.why_unsupported(inner)
     if reason is not None:
         return Candidate(engine.name, refused=reason)
+    predicted = {way.variant: profile.predicted_seconds(way, inner) for way in planning.variants(engine, spec)}
+    variant = min(predicted, key=predicted.get)
     known = Candidate(
         engine.name,
-        variant=engine.variant,
-        predicted=settings.predicted_seconds(engine, inner),
+        variant=variant,
+        predicted=predicted[variant],
         workspace_bytes=planning.workspace_bytes(engine, spec),
         error_bound=float(engine.error_bound(inner)),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from convbench import registry
-from convbench.machine import DEFAULT_PROFILE, assumed, this_machine, usable_cores
+from convbench.machine import usable_cores
 from convbench.spec import per_dimension
 
 AUTO = "auto"
@@ -173,14 +173,6 @@ def _within(inner):
         yield
     finally:
         _scope.reset(token)
-
-
-def predicted_seconds(engine, spec) -> float:
-    """An engine's prediction for this machine, or for the fixed one where choices are `deterministic`."""
-    if not is_deterministic():
-        return float(engine.predict_seconds(spec, this_machine(get_num_threads())))
-    with assumed(DEFAULT_PROFILE):
-        return float(engine.predict_seconds(spec, DEFAULT_PROFILE))
 
 
 def get_tuning_seconds() -> float:

@@ -769,13 +769,14 @@ def test_a_variant_of_another_version_is_timed_again(house):
     assert after[1] == before[1], str(SPEC)
 
 
-def test_unmeasured_the_engine_itself_plans(house):
+def test_unmeasured_the_variant_that_is_predicted_to_be_the_fastest_is_planned(house):
     rival = house("rival", 1.0)
     engine = _Twofold.registered(rival.clock)
-    assert _select().variant == ""
+    engine.codes[1].predicted = 0.5e-3
+    assert (_select().variant, _select().source) == ("quick", "model"), str(SPEC)
     layer = convbench.Conv2d(np.ones(SPEC.weight_shape, SPEC.dtype), padding=1)
     layer(np.ones(SPEC.input_shape, SPEC.dtype))
-    assert (engine.plans, [code.plans for code in engine.codes]) == (1, [0, 0])
+    assert (engine.plans, [code.plans for code in engine.codes]) == (0, [0, 1])
 
 
 def test_a_layer_plans_the_variant_that_was_chosen(house):
