@@ -17,7 +17,7 @@ from convbench.engine import Engine, Plan
 from convbench.functional import clear_cache, conv1d, conv2d, conv3d
 from convbench.registry import register, unregister
 from convbench.selection import NoRecordError, select
-from convbench.settings import get_num_threads, set_default_engine, set_num_threads, use_engine
+from convbench.settings import get_num_threads, set_default_engine, set_num_threads, set_planning_effort, use_engine
 from convbench.shapes import output_shape, parameter_count, receptive_field
 from convbench.spec import ConvSpec
 from convbench.verify import Verification, verify
@@ -47,6 +47,7 @@ __all__ = [
     "select",
     "set_default_engine",
     "set_num_threads",
+    "set_planning_effort",
     "unregister",
     "use_engine",
     "verify",

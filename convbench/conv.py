@@ -222,7 +222,8 @@ class _Conv:
         weight = self._kernels()
         engine = planning.for_weight(registry.get(chosen.engine), spec, weight, self._judging["rtol"])
         engine = planning.variant_of(engine, spec, chosen.variant)
-        plan = planning.make_plan(engine, spec, weight, self.bias)
+        with settings.planning_for(self._judging["tuning"]):
+            plan = planning.make_plan(engine, spec, weight, self.bias)
         dense = pads is None and x.dtype.isnative and _lies_as(full, memory_format)
         prepared = _Prepared(spec, plan, shape, chosen, pads, dense, batched)
         self._prepared[key] = prepared

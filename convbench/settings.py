@@ -1,4 +1,4 @@
-"""What a program sets once: threads, and the engine that ``engine="auto"`` means."""
+"""What a program sets once: threads, the engine that ``engine="auto"`` means, and how hard engines plan."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from convbench.machine import usable_cores
 from convbench.spec import per_dimension
 
 AUTO = "auto"
+#: How hard an engine may look for a fast plan, least first: FFTW's names for it.
+EFFORTS = ("estimate", "measure", "patient")
 
 _threads: int | None = None
 _changes = 0
 _default_engine = AUTO
 _scoped_engine: ContextVar[str | None] = ContextVar("convbench_engine", default=None)
+_effort: str | None = None
+_scoped_effort: ContextVar[str] = ContextVar("convbench_planning_effort", default="measure")
 
 
 def get_num_threads() -> int:
@@ -98,6 +102,45 @@ def use_engine(name: str):
         yield
     finally:
         _scoped_engine.reset(token)
+
+
+def planning_effort() -> str:
+    """How hard an engine may look for a fast plan now: "estimate", "measure" or "patient".
+
+    What `set_planning_effort` set, else what the judge does for the layer that is being planned: "measure" with
+    ``tuning="measure"``, "estimate" with the others, which promise no latency.  A plan that is made outside of
+    a layer, to be timed or compared, gets "measure".
+    """
+    return _effort or _scoped_effort.get()
+
+
+def set_planning_effort(effort: str) -> None:
+    """Set how hard engines look for fast plans from now on; plans made before are made anew.
+
+    Only `fft`'s transforms by FFTW have a choice (complex and extended precision, and volumes).
+
+    Parameters
+    ----------
+    effort : {"auto", "estimate", "measure", "patient"}
+        FFTW's ``ESTIMATE`` picks by a model; ``MEASURE`` times ways to compute a transform, for at most
+        a quarter of a second each; ``PATIENT`` times more of them, for at most five seconds each.  "auto", which
+        holds at first, gives the choice back to ``tuning``.
+    """
+    global _effort, _changes
+    if effort not in (AUTO, *EFFORTS):
+        raise ValueError(f"planning effort {effort!r} is unknown; accepted are {', '.join((AUTO, *EFFORTS))}")
+    _effort = None if effort == AUTO else effort
+    _changes += 1
+
+
+@contextmanager
+def planning_for(tuning: str):
+    """Within the block plans are made for a layer whose judge works in mode `tuning`."""
+    token = _scoped_effort.set("measure" if tuning == "measure" else "estimate")
+    try:
+        yield
+    finally:
+        _scoped_effort.reset(token)
 
 
 def _check(name):
