@@ -138,7 +138,10 @@ def choose_tiling(spec: ConvSpec, threads: int) -> Tiling:
 def tilings(spec: ConvSpec, threads: int) -> Iterator[Tiling]:
     """The whole image, an equal part of it for each thread, or smaller tiles, along each axis."""
     sizes = zip(spec.output_spatial, spec.extents, spec.stride, strict=True)
-    options = [_options((size - 1) * s + 1, span, smooth_part(s), threads) for size, span, s in sizes]
+    # One output has nothing to fold, and would only make its transform a multiple of the stride.
+    options = [
+        _options((size - 1) * s + 1, span, smooth_part(s) if size > 1 else 1, threads) for size, span, s in sizes
+    ]
     for axes in itertools.product(*options):
         yield Tiling(*map(tuple, zip(*axes, strict=True)), _is_real(spec))
 

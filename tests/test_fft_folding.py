@@ -151,3 +151,35 @@ def test_a_dilation_and_a_stride_with_little_in_common():
     x, weight, _ = sample(spec)
     result = by_fftw(spec, x, weight)
     np.testing.assert_allclose(result, correlate(spec, x, weight), rtol=1e-13, err_msg=str(spec))
+
+
+@specs
+@dtypes
+def test_the_workspace_is_what_a_plan_holds(spec, dtype):
+    spec = spec.replace(dtype=dtype, stride=2)
+    weight = sample(spec)[1]
+    held = fft_fftw.plan(spec, weight, 2).nbytes - weight.nbytes
+    assert held == fft_sizes.workspace_bytes(spec, 2), spec
+
+
+def test_one_output_of_a_long_stride_takes_a_short_transform():
+    spec = ConvSpec(1, 2, 3, (9, 40), (6, 5), stride=(50, 3), dtype="complex64")
+    x, weight, _ = sample(spec)
+    tiling = fft_sizes.choose_tiling(spec, 1)
+    assert tiling.transform[0] < 16, tiling
+    assert tiling.fold == (1, 3)
+    assert_within_bound(ENGINE, spec, by_fftw(spec, x, weight), x, weight)
+
+
+def test_several_struck_tiles_in_several_items():
+    spec = ConvSpec(3, 2, 3, (200,), (5,), stride=2, dtype="complex64")
+    x, weight, _ = sample(spec)
+    x[0, 0, 3] = x[0, 1, 150] = x[2, 0, 199] = np.nan
+    tiling = max(fft_sizes.tilings(spec, 1), key=lambda tiling: tiling.tiles)
+    assert tiling.tiles[0] > 4, tiling
+    out, right = by_fftw(spec, x, weight, 2, tiling), np.empty(spec.output_shape, spec.dtype)
+    registry.get("reference").plan(spec, weight)(x, right)
+    assert np.isfinite(right).any(), spec
+    assert np.array_equal(np.isfinite(out), np.isfinite(right)), spec
+    finite = np.isfinite(right)
+    np.testing.assert_allclose(out[finite], right[finite], rtol=0, atol=1e-5, err_msg=str(spec))
