@@ -122,9 +122,14 @@ def set_planning_effort(effort: str) -> None:
     Parameters
     ----------
     effort : {"auto", "estimate", "measure", "patient"}
-        FFTW's ``ESTIMATE`` picks by a model; ``MEASURE`` times ways to compute a transform, for at most
-        a quarter of a second each; ``PATIENT`` times more of them, for at most five seconds each.  "auto", which
-        holds at first, gives the choice back to ``tuning``.
+        FFTW's ``ESTIMATE`` picks by a model, or takes what was measured before and is kept with the records;
+        ``MEASURE`` times ways to compute a transform, for at most a quarter of a second each; ``PATIENT`` times
+        more of them, for at most five seconds each.  "auto", which holds at first, gives the choice back to ``tuning``.
+
+    Raises
+    ------
+    ValueError
+        Another effort; the message has those that are accepted.
     """
     global _effort, _changes
     if effort not in (AUTO, *EFFORTS):

@@ -10,6 +10,7 @@ from convbench import ConvSpec, registry, select, verify
 from convbench.engine import unit_roundoff
 from convbench.engines import fft_fftw
 
+pytest.importorskip("pyfftw", reason="these transforms are pyfftw's")
 ENGINE = registry.get("fft")
 EXTENDED = [np.dtype(np.longdouble).name, np.dtype(np.clongdouble).name]
 DTYPES = ("float32", "float64", "complex64", "complex128", *EXTENDED)

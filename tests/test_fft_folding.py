@@ -14,6 +14,7 @@ from convbench.engines import fft_fftw, fft_folding, fft_sizes
 from convbench.engines.fft import family
 from convbench.machine import this_machine
 
+pytest.importorskip("pyfftw", reason="these transforms are pyfftw's")
 ENGINE = registry.get("fft")
 DTYPES = ("float32", "float64", "complex64", "complex128")
 FOLDS = (

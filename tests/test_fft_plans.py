@@ -243,3 +243,20 @@ def test_a_child_forked_while_another_thread_computes():
     finally:
         child.kill()
         child.join()
+
+
+def test_an_estimate_takes_what_was_measured_before(effort, monkeypatch):
+    plans = pyfftw.FFTW
+
+    def from_wisdom_only(*arrays, flags, **keywords):
+        return plans(*arrays, flags=(*flags, "FFTW_WISDOM_ONLY"), **keywords)
+
+    effort("measure")
+    plan()
+    fft_plans._kept.clear()
+    effort("estimate")
+    monkeypatch.setattr(pyfftw, "FFTW", from_wisdom_only)
+    x, weight, _ = sample(SPEC)
+    assert_within_bound(ENGINE, SPEC, call(plan()), x, weight)
+    with pytest.raises(RuntimeError, match="wisdom"):
+        plan(OTHERS[0])
