@@ -60,8 +60,8 @@ def set_num_threads(threads: int) -> None:
 def epoch() -> int:
     """A number that changes whenever plans and choices made before no longer hold.
 
-    Another number of threads, another set of engines, or a forked child, whose locks and threads
-    are not its parent's.
+    Another number of threads, another planning effort, another set of engines, or a forked child,
+    whose locks and threads are not its parent's.
     """
     return _changes + registry.generation()
 
