@@ -25,6 +25,7 @@ from convbench.settings import (
     set_default_engine,
     set_deterministic,
     set_num_threads,
+    set_planning_effort,
     set_tuning_seconds,
     use_engine,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "set_default_engine",
     "set_deterministic",
     "set_num_threads",
+    "set_planning_effort",
     "set_tuning_seconds",
     "unregister",
     "use_engine",

@@ -260,7 +260,8 @@ class _Conv:
         return prepared
 
     def _plan(self, spec: ConvSpec, engine: Engine) -> Plan:
-        return planning.make_plan(engine, spec, self._kernels(), self.bias)
+        with settings.planning_for(self._judging["tuning"]):
+            return planning.make_plan(engine, spec, self._kernels(), self.bias)
 
     def _plan_chosen(self, chosen: Selection) -> Plan:
         spec = chosen.spec

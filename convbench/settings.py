@@ -1,4 +1,4 @@
-"""What a program sets once: threads, the engine that ``engine="auto"`` means, how it is chosen."""
+"""What a program sets once: threads, the engine that ``engine="auto"`` means and how it is chosen, planning effort."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from convbench.spec import per_dimension
 
 AUTO = "auto"
 TUNING_SECONDS = 1.0  # what a first call in mode "measure" may take, all candidates together
+#: How hard an engine may look for a fast plan, least first: FFTW's names for it.
+EFFORTS = ("estimate", "measure", "patient")
 
 _threads: int | None = None
 _changes = 0
@@ -41,6 +43,8 @@ _scope: ContextVar[Scope] = ContextVar("convbench_scope", default=_scope_of(None
 
 #: The `Scope` that holds here, a part of every key by which plans and choices are found again.
 scope = _scope.get
+_effort: str | None = None
+_scoped_effort: ContextVar[str] = ContextVar("convbench_planning_effort", default="measure")
 
 
 def get_num_threads() -> int:
@@ -80,8 +84,8 @@ def set_num_threads(threads: int) -> None:
 def epoch() -> int:
     """A number that changes whenever plans and choices made before no longer hold.
 
-    Another number of threads, another set of engines, another default, or a forked child, whose locks and threads
-    are not its parent's.
+    Another number of threads, another planning effort, another set of engines, another default, or a forked child,
+    whose locks and threads are not its parent's.
     """
     return _changes + registry.generation()
 
@@ -220,6 +224,50 @@ def _checked_switch(on):
     if not isinstance(on, bool):
         raise TypeError(f"on {on!r} is a {type(on).__name__}; True or False is accepted")
     return on
+
+
+def planning_effort() -> str:
+    """How hard an engine may look for a fast plan now: "estimate", "measure" or "patient".
+
+    What `set_planning_effort` set, else what the judge does for the layer that is being planned: "measure" with
+    ``tuning="measure"``, "estimate" with the others, which promise no latency.  A plan that is made outside of
+    a layer, to be timed or compared, gets "measure".
+    """
+    return _effort or _scoped_effort.get()
+
+
+def set_planning_effort(effort: str) -> None:
+    """Set how hard engines look for fast plans from now on; plans made before are made anew.
+
+    Only `fft`'s transforms by FFTW have a choice (complex and extended precision, and volumes).
+
+    Parameters
+    ----------
+    effort : {"auto", "estimate", "measure", "patient"}
+        FFTW's ``ESTIMATE`` picks by a model, or takes what was measured before and is kept with the records;
+        ``MEASURE`` times ways to compute a transform, for at most a quarter of a second each; ``PATIENT`` times
+        more of them, for at most five seconds each.  "auto", which holds at first, gives the choice back to ``tuning``.
+
+    Raises
+    ------
+    ValueError
+        Another effort; the message has those that are accepted.
+    """
+    global _effort, _changes
+    if effort not in (AUTO, *EFFORTS):
+        raise ValueError(f"planning effort {effort!r} is unknown; accepted are {', '.join((AUTO, *EFFORTS))}")
+    _effort = None if effort == AUTO else effort
+    _changes += 1
+
+
+@contextmanager
+def planning_for(tuning: str):
+    """Within the block plans are made for a layer whose judge works in mode `tuning`."""
+    token = _scoped_effort.set("measure" if tuning == "measure" else "estimate")
+    try:
+        yield
+    finally:
+        _scoped_effort.reset(token)
 
 
 def _check(name):
