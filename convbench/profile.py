@@ -118,7 +118,7 @@ def _loaded(directory, threads):
         if content["schema"] != SCHEMA or content["environment"] != records.environment():
             raise ValueError("it describes another environment")
         return Profile(**content["profile"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, *records.MALFORMED) as error:
         warnings.warn(f"the profile {place} can't be used, and the shipped one serves ({error})", RuntimeWarning, 3)
