@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from convbench import settings
+from convbench import forks, settings
 from convbench.machine import this_machine
 from convbench.spec import ConvSpec
 
@@ -65,7 +65,8 @@ def directory() -> Path:
     given = os.environ.get(DIRECTORY_VARIABLE)
     if given:
         return Path(given)
-    from platformdirs import user_cache_path
+    with forks.held_off:
+        from platformdirs import user_cache_path
 
     return user_cache_path("convbench", appauthor=False)
 
@@ -84,7 +85,8 @@ def environment() -> dict:
 
 @cache
 def _version(package):
-    from importlib.metadata import PackageNotFoundError, version
+    with forks.held_off:
+        from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version(package)
@@ -138,7 +140,8 @@ def write_whole(path: Path, text: str) -> None:
     OSError
         It can't be written; nothing is left behind.
     """
-    import tempfile  # here, as with hashlib below: only a program that comes this far pays for the import
+    with forks.held_off:
+        import tempfile  # here, as with hashlib below: only a program that comes this far pays for the import
 
     handle, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
     try:
@@ -190,6 +193,7 @@ def _environment_hash(threads):
 
 
 def _hash(text):
-    import hashlib
+    with forks.held_off:
+        import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -18,6 +18,8 @@ from functools import cached_property
 
 import numpy as np
 
+from convbench import forks
+
 MEMORY_FORMATS = ("channels_first", "channels_last")
 MAX_SPATIAL_DIMS = 3
 
@@ -217,7 +219,8 @@ class ConvSpec:
     @classmethod
     def parse(cls, text: str) -> ConvSpec:
         """Read benchdnn's problem text or a oneDNN verbose line (see `convbench.text`)."""
-        from convbench.text import parse_problem
+        with forks.held_off:
+            from convbench.text import parse_problem
 
         return parse_problem(text)
 
@@ -226,7 +229,8 @@ class ConvSpec:
 
     @cached_property
     def _text(self) -> str:
-        from convbench.text import format_problem
+        with forks.held_off:
+            from convbench.text import format_problem
 
         return format_problem(self)
 

@@ -14,6 +14,7 @@ from functools import cache, lru_cache, partial
 
 import numpy as np
 
+from convbench import forks
 from convbench.machine import Machine
 from convbench.spec import ConvSpec
 
@@ -264,7 +265,8 @@ class _Worker:
 
 def _transform(spec, tiling, planes, direction):
     """Aligned real and complex arrays of `planes` transforms, and FFTW's plan between them."""
-    import pyfftw
+    with forks.held_off:
+        import pyfftw
 
     real = pyfftw.empty_aligned((planes, *tiling.transform), spec.dtype)
     spectrum = pyfftw.empty_aligned((planes, *tiling.spectrum), SPECTRA[spec.dtype][0])

@@ -18,7 +18,7 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-from convbench import records
+from convbench import forks, records
 from convbench.machine import instruction_sets, processor_name
 
 LEARNT_SECONDS = 0.005  # planning with wisdom takes less, planning without more
@@ -44,7 +44,8 @@ def kept():
 
 def path() -> Path:
     """The file for this FFTW and this processor."""
-    import pyfftw
+    with forks.held_off:
+        import pyfftw
 
     version = ".".join(map(str, pyfftw.fftw_version_tuple))
     machine = hashlib.sha256(repr((processor_name(), instruction_sets())).encode()).hexdigest()[:16]

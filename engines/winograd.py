@@ -24,6 +24,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from convbench import forks
 from convbench.engine import UNROUNDED_GUARD, Engine, unit_roundoff
 from convbench.machine import Machine, this_machine
 from convbench.settings import get_num_threads
@@ -194,7 +195,8 @@ class _Plan:
     """
 
     def __init__(self, spec, weight, bias, outputs):
-        from .jit.winograd import WinogradPlan
+        with forks.held_off:
+            from .jit.winograd import WinogradPlan
 
         self._fast = WinogradPlan(undilated(spec), weight, bias, outputs=outputs)
         if is_dilated(spec):

@@ -250,7 +250,7 @@ def test_forks_while_threads_compute_and_compile():
         import os, threading
         from test_jit_parallel import computes_right, layer_and_input
         stop = threading.Event()
-        started = threading.Barrier(3)  # modules are imported: Python's own import locks do not survive a fork
+        started = threading.Barrier(3)
 
         def work(first):
             filters = first
@@ -273,6 +273,55 @@ def test_forks_while_threads_compute_and_compile():
         print("done")
     """
     assert run_script(code).split() == ["done"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize(
+    ("engine", "module"),
+    [
+        ("auto", "convbench.engines"),
+        ("auto", "convbench.engines.fft"),
+        ("direct", "convbench.text"),
+        ("direct", "convbench.engines.jit.target"),
+        ("direct", "llvmlite.binding"),
+        ("direct", "convbench.engines.jit.dense"),
+        ("winograd", "convbench.engines.jit.winograd"),
+        ("fft", "convbench.engines.jit.spectral"),
+        ("separable", "convbench.engines.jit.separable"),
+        ("im2col", "convbench.engines.jit.patches"),
+        ("toeplitz", "convbench.matrices"),
+    ],
+)
+def test_a_fork_while_a_thread_imports(engine, module):
+    code = f"""
+        import faulthandler, os, sys, threading, time, warnings
+        import numpy as np
+        import convbench
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importing = threading.Event()
+
+        class Slow:
+            def find_spec(self, name, path, target=None):
+                if name == {module!r} and not importing.is_set():
+                    importing.set()
+                    time.sleep(0.2)
+
+        def computes_right():
+            y = convbench.conv2d(np.ones((1, 4, 9, 9), "f"), np.ones((3, 4, 3, 3), "f"), engine={engine!r})
+            return np.allclose(y, 36)
+
+        sys.meta_path.insert(0, Slow())
+        thread = threading.Thread(target=computes_right)
+        thread.start()
+        assert importing.wait(60), "the module was not imported"
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(20, exit=True)  # instead of waiting for a lock forever
+            os._exit(0 if computes_right() else 1)
+        print(os.waitpid(child, 0)[1], computes_right())
+        thread.join()
+    """
+    assert run_script(code).split() == ["0", "True"]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
