@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from convbench import forks
+from convbench.forks import cached_property
 
 MEMORY_FORMATS = ("channels_first", "channels_last")
 MAX_SPATIAL_DIMS = 3

@@ -12,7 +12,6 @@ import base64
 import hashlib
 import json
 import os
-import threading
 import time
 import warnings
 from contextlib import contextmanager
@@ -22,16 +21,13 @@ from convbench import forks, records
 from convbench.machine import instruction_sets, processor_name
 
 LEARNT_SECONDS = 0.005  # planning with wisdom takes less, planning without more
-_lock = threading.RLock()
 _read: set[tuple[int, Path]] = set()
-if hasattr(os, "register_at_fork"):  # a child forked while another thread plans would wait for its lock forever
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 @contextmanager
 def kept():
     """Within the block FFTW plans with what was learnt before, and what it learns is kept."""
-    with _lock:
+    with forks.held_off:
         place = path()
         if (os.getpid(), place) not in _read:
             _read.add((os.getpid(), place))
@@ -44,8 +40,7 @@ def kept():
 
 def path() -> Path:
     """The file for this FFTW and this processor."""
-    with forks.held_off:
-        import pyfftw
+    import pyfftw
 
     version = ".".join(map(str, pyfftw.fftw_version_tuple))
     machine = hashlib.sha256(repr((processor_name(), instruction_sets())).encode()).hexdigest()[:16]
