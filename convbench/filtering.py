@@ -90,18 +90,55 @@ def displayed(image: np.ndarray, kernel: np.ndarray, values: str = "auto") -> tu
     return np.clip(image, 0, 1), "clipped to [0, 1]"
 
 
-def run(image_path: Path, kernel_text: str, output: Path, *, values="auto", **options) -> str:
-    """Read, filter, write; returns the line to print."""
+@dataclass(frozen=True)
+class Done:
+    """What `run` did; it prints as two lines.
+
+    Attributes
+    ----------
+    output : Path
+    width, height, channels : int
+        Of the image.
+    kernel : str
+        As given.
+    kernel_shape : tuple of int
+    values : str
+        How values became brightness, in words.
+    engine, source : str
+        Which engine computed it, and where the choice came from.
+    timing : Timing
+    """
+
+    output: Path
+    width: int
+    height: int
+    channels: int
+    kernel: str
+    kernel_shape: tuple[int, int]
+    values: str
+    engine: str
+    source: str
+    timing: Timing
+
+    def __str__(self):
+        size = " × ".join(map(str, self.kernel_shape))
+        image = f"{self.width} × {self.height} × {self.channels}"
+        median, q1, q3 = (f"{seconds * 1e3:.3g}" for seconds in (self.timing.median, self.timing.q1, self.timing.q3))
+        return (
+            f"{self.output}: {image} with {self.kernel} ({size}), {self.values}\n"
+            f"engine {self.engine} ({self.source}), {median} ms a call (quartiles {q1} to {q3})"
+        )
+
+
+def run(image_path: Path, kernel_text: str, output: Path, *, values="auto", **options) -> Done:
+    """Read, filter, write; returns what to tell."""
     kernel = read_kernel(kernel_text)
     image = images.load(image_path)
     found = filter_image(image, kernel, **options)
     shown, how = (found.image, "as computed") if output.suffix == ".npy" else displayed(found.image, kernel, values)
     images.save(output, shown)
     channels, height, width = image.shape
-    size = " × ".join(map(str, kernel.shape))
-    median, q1, q3 = (f"{seconds * 1e3:.3g}" for seconds in (found.timing.median, found.timing.q1, found.timing.q3))
-    return (
-        f"{output}: {width} × {height} × {channels} with {kernel_text} ({size}), {how}\n"
-        f"engine {found.selection.engine} ({found.selection.source}), "
-        f"{median} ms a call (quartiles {q1} to {q3})"
+    chosen = found.selection
+    return Done(
+        output, width, height, channels, kernel_text, kernel.shape, how, chosen.engine, chosen.source, found.timing
     )

@@ -4,11 +4,20 @@
 
 Written to a temporary file that then takes the name (`os.replace`), so a reader sees a whole
 record or none, on network file systems and with concurrent writers too; of two writers at the
-same moment, one file wins whole.  The full key stands inside and is checked on reading.  What
-can't be read counts as missing, what can't be written is dropped, each with one warning.
+same moment, one file wins whole.  The full key and a checksum stand inside and are checked on
+reading, so that a file which a disk has altered counts as missing.  What can't be read counts as
+missing, what can't be written is dropped, each with one warning.
 
-Records that an application ships are looked up after the user's, in the directories that
+Records that an application ships are looked up in the directories that
 ``CONVBENCH_SHIPPED_RECORDS`` names, in the same form below ``v<schema>``; nothing is written there.
+Two kinds may lie there:
+
+    v<schema>/<environment hash>/<problem hash>.json    completes the user's record of that environment
+    v<schema>/any/<problem hash>.json                   pinned: replaces every other record of the problem
+
+A pinned record holds on every machine and for every number of threads: the engine that was the
+fastest where it was measured is taken everywhere.  A folder ``any`` among the user's own records
+means nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +34,15 @@ from convbench import forks, settings
 from convbench.machine import this_machine
 from convbench.spec import ConvSpec
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no checksum
+ANY = "any"  # in the place of an environment: a pinned record, which holds in all of them
 PACKAGES = ("convbench", "numpy", "scipy", "pyfftw", "numba")
 DIRECTORY_VARIABLE = "CONVBENCH_CACHE_DIR"
 SHIPPED_VARIABLE = "CONVBENCH_SHIPPED_RECORDS"
+TEMPORARY = ".tmp"  # the ending of files that are being written
+
+# What a file of another form raises while it is taken apart.
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 _warned: set[str] = set()
 
@@ -48,16 +62,72 @@ class EngineTiming:
 
 @dataclass(frozen=True)
 class Record:
-    """Every engine's timing of one problem in one environment."""
+    """Every engine's timing of one problem, as the judge takes it."""
 
     problem: str
     timings: dict[str, EngineTiming]
     shipped: frozenset[str] = frozenset()  # engines whose timing is not the user's own
+    pinned: bool = False  # an application fixed them: nothing measured here counts beside them
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record as it lies in a file: of one problem in one environment, or in any (`ANY`)."""
+
+    problem: str
+    environment: dict | str
+    timings: dict[str, EngineTiming]
+
+    def path(self, base: Path) -> Path:
+        """Its file below `base`."""
+        return path_in(base, hash_of(self.environment), self.problem)
+
+    def text(self) -> str:
+        """The file's content."""
+        content = {"schema": SCHEMA, "problem": self.problem, "environment": self.environment}
+        content["timings"] = {name: asdict(timing) for name, timing in self.timings.items()}
+        return sealed(content)
+
+    @classmethod
+    def parse(cls, text: str) -> Stored:
+        """Read what `text` wrote; one of `MALFORMED` where it is anything else."""
+        content = unsealed(text)
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {content['schema']!r}; {SCHEMA} is accepted")
+        return cls(content["problem"], content["environment"], timings_from(content["timings"]))
+
+
+def sealed(content: Mapping) -> str:
+    """`content` as JSON with its checksum inside."""
+    return json.dumps({**content, "checksum": _checksum(content)}, indent=1)
+
+
+def unsealed(text: str) -> dict:
+    """The content of a sealed text; one of `MALFORMED` where the checksum is not that of the content."""
+    content = json.loads(text)
+    given = content.pop("checksum", None)
+    if given != _checksum(content):
+        raise ValueError("its checksum is not that of its content: it was altered or damaged")
+    return content
+
+
+def _checksum(content):
+    return _hash(json.dumps(content, sort_keys=True))
+
+
+def timings_from(entries: Mapping) -> dict[str, EngineTiming]:
+    """Timings from the form in files; one of `MALFORMED` where a field is missing or no possible value."""
+    return {name: _timing(entry) for name, entry in entries.items()}
 
 
 def name_of(engine: str, variant: str) -> str:
     """What a timing is called in records: that of one variant, or with one weight, says nothing of another."""
     return f"{engine}, {variant}" if variant else engine
+
+
+def engine_of(name: str) -> str:
+    """The engine's part of what `name_of` made."""
+    return name.partition(", ")[0]
 
 
 def directory() -> Path:
@@ -95,17 +165,34 @@ def _version(package):
 
 
 def path_of(spec: ConvSpec, base: Path) -> Path:
-    """The file of a problem's record below `base`."""
-    return base / f"v{SCHEMA}" / _environment_hash(settings.get_num_threads()) / f"{_hash(str(spec))}.json"
+    """The file of a problem's record below `base`, in this environment."""
+    return path_in(base, _environment_hash(settings.get_num_threads()), str(spec))
+
+
+def path_in(base: Path, environment_hash: str, problem: str) -> Path:
+    """The file of a problem's record below `base`, in the environment of that hash."""
+    return base / f"v{SCHEMA}" / environment_hash / f"{_hash(problem)}.json"
+
+
+def hash_of(environment: Mapping | str) -> str:
+    """The name of an environment's folder."""
+    return ANY if environment == ANY else _hash(json.dumps(environment, sort_keys=True))
 
 
 def load(spec: ConvSpec) -> Record | None:
-    """The user's record of `spec`, completed by shipped ones; None where there is neither."""
-    own = _read(path_of(spec, directory()), str(spec))
+    """The pinned record of `spec`, else the user's, completed by shipped ones; None where there is none."""
+    problem = str(spec)
+    shipped = shipped_directories()
+    for base in shipped:
+        pinned = _read(path_in(base, ANY, problem), problem, ANY)
+        if pinned:
+            return Record(problem, pinned, frozenset(pinned), pinned=True)
+    here = environment()
+    own = _read(path_of(spec, directory()), problem, here)
     timings = dict(own)
-    for base in shipped_directories():
-        timings = {**_read(path_of(spec, base), str(spec)), **timings}
-    return Record(str(spec), timings, frozenset(timings.keys() - own.keys())) if timings else None
+    for base in shipped:
+        timings = {**_read(path_of(spec, base), problem, here), **timings}
+    return Record(problem, timings, frozenset(timings.keys() - own.keys())) if timings else None
 
 
 def shipped_directories() -> list[Path]:
@@ -115,19 +202,15 @@ def shipped_directories() -> list[Path]:
 
 def save(spec: ConvSpec, timings: Mapping[str, EngineTiming]) -> bool:
     """Merge `timings` into the user's record of `spec`; False, after one warning, if it can't be written."""
+    problem, here = str(spec), environment()
     path = path_of(spec, directory())
-    merged = {**_read(path, str(spec)), **timings}
-    content = {
-        "schema": SCHEMA,
-        "problem": str(spec),
-        "environment": environment(),
-        "timings": {name: asdict(timing) for name, timing in merged.items()},
-    }
+    merged = {**_read(path, problem, here), **timings}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(content, indent=1))
+        write_whole(path, Stored(problem, here, merged).text())
     except OSError as error:
-        _warn_once(f"records are not kept: {path.parent} can't be written ({error.strerror or error})")
+        reason = f"{path.parent} can't be written ({error.strerror or error})"
+        _warn_once(path.parent, f"records are not kept: {reason}")
         return False
     return True
 
@@ -140,56 +223,88 @@ def write_whole(path: Path, text: str) -> None:
     OSError
         It can't be written; nothing is left behind.
     """
-    with forks.held_off:
-        import tempfile  # here, as with hashlib below: only a program that comes this far pays for the import
+    write_all({path: text})
 
-    handle, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+
+def write_all(texts: Mapping[Path, str]) -> None:
+    """Write files into folders that exist: first all of them beside their places, then each into its place.
+
+    Raises
+    ------
+    OSError
+        One can't be written.  A full disk or a folder without permission shows before any file is in its place.
+    """
+    staged: dict[Path, Path] = {}
     try:
-        with os.fdopen(handle, "w") as file:
+        for path, text in texts.items():
+            staged[path] = _stage(path, text)
+        for path in texts:
+            os.replace(staged[path], path)
+            del staged[path]
+    finally:  # after an interrupt too: leave no temporary file behind
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)  # missing: interrupted just after it took its place
+
+
+def _stage(path, text) -> Path:
+    temporary = path.parent / f"{path.stem}-{os.urandom(8).hex()}{TEMPORARY}"
+    try:
+        # Not `tempfile`, whose files no other user may read: records are shipped and shared.
+        with open(temporary, "x", encoding="utf-8") as file:
             file.write(text)
-        os.replace(temporary, path)
-    except BaseException:  # an interrupt too: leave no half-written file behind
-        os.unlink(temporary)
+    except BaseException:  # an interrupt too
+        temporary.unlink(missing_ok=True)
         raise
+    return temporary
 
 
-def _read(path, problem) -> dict[str, EngineTiming]:
+def _read(path, problem, expected) -> dict[str, EngineTiming]:
+    """The timings in a file, which has to be of `problem` and of the environment `expected`."""
     try:
-        text = path.read_text()
+        found = Stored.parse(path.read_text(encoding="utf-8"))
+        if found.problem != problem or found.environment != expected:
+            raise ValueError("it describes another problem or environment")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        _warn_once(f"the record {path} can't be read and counts as missing ({error})")
+        _warn_once(path, f"the record {path} can't be read and counts as missing ({error})")
         return {}
-    try:
-        content = json.loads(text)
-        if content["schema"] != SCHEMA or content["problem"] != problem or content["environment"] != environment():
-            raise ValueError("it describes another problem or environment")
-        return {name: _timing(entry) for name, entry in content["timings"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        _warn_once(f"the record {path} is malformed and counts as missing ({error!r})")
+    except MALFORMED as error:
+        _warn_once(path, f"the record {path} is malformed and counts as missing ({error!r})")
         return {}
+    return found.timings
 
 
 def _timing(entry) -> EngineTiming:
     timing = EngineTiming(**entry)
     seconds = (timing.q1, timing.median, timing.q3)
-    if not all(isinstance(value, (int, float)) and 0 < value < float("inf") for value in seconds):
+    if not all(_is_number(value) and 0 < value < float("inf") for value in seconds):
         raise ValueError(f"seconds {seconds} are not positive numbers")
-    if not isinstance(timing.error, (int, float, type(None))):
+    if timing.error is not None and not _is_number(timing.error):
         raise ValueError(f"error {timing.error!r} is not a number")
+    for field in ("samples", "workspace_bytes"):
+        value = getattr(timing, field)
+        if not _is_number(value) or value < 0:
+            raise ValueError(f"{field} {value!r} is not a number of at least 0")
+    if not isinstance(timing.version, str):
+        raise ValueError(f"version {timing.version!r} is not a text")
     return timing
 
 
-def _warn_once(message):
-    if message not in _warned:
-        _warned.add(message)
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _warn_once(place, message):
+    """One warning for each file or folder, whatever happens to it."""
+    if str(place) not in _warned:
+        _warned.add(str(place))
         warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 @cache
 def _environment_hash(threads):
-    return _hash(json.dumps(environment(), sort_keys=True))
+    return hash_of(environment())
 
 
 def _hash(text):

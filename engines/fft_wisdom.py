@@ -21,20 +21,22 @@ from convbench import forks, records
 from convbench.machine import instruction_sets, processor_name
 
 LEARNT_SECONDS = 0.005  # planning with wisdom takes less, planning without more
+#: Held by whoever plans or destroys a transform: FFTW does neither safely beside another planner, nor does a fork.
+lock = forks.held_off
 _read: set[tuple[int, Path]] = set()
 
 
 @contextmanager
-def kept():
-    """Within the block FFTW plans with what was learnt before, and what it learns is kept."""
-    with forks.held_off:
+def kept(learns: bool = True):
+    """Within the block FFTW plans with what was learnt before, and what it learns, if it does, is kept."""
+    with lock:
         place = path()
         if (os.getpid(), place) not in _read:
             _read.add((os.getpid(), place))
             load(place)
         begin = time.perf_counter()
         yield
-        if time.perf_counter() - begin > LEARNT_SECONDS:
+        if learns and time.perf_counter() - begin > LEARNT_SECONDS:
             save(place)
 
 
@@ -55,7 +57,7 @@ def load(place: Path) -> bool:
         text = place.read_text()
     except FileNotFoundError:
         return False
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         return _say(f"FFTW's wisdom {place} can't be read ({error}); transforms are planned anew")
     try:
         wisdom = tuple(base64.b64decode(part, validate=True) for part in json.loads(text)["wisdom"])

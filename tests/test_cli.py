@@ -1,6 +1,8 @@
 """The command line: what it prints, what it refuses, its exit codes.  Nothing is timed on purpose."""
 
 import io
+import json
+import os
 import subprocess
 import sys
 
@@ -9,9 +11,10 @@ import pytest
 
 import convbench
 from convbench import cli, images
+from convbench.commands import BAD_INPUT, COMMANDS, FAILED, INTERRUPTED
+from convbench.commands.given import read_problems
 
 TINY = "mb1ic1ih9oc1oh9kh3ph1"
-COMMANDS = ("bench", "compare", "run", "explain", "verify", "engines")
 
 
 @pytest.fixture(autouse=True)
@@ -27,14 +30,17 @@ def photo(tmp_path):
 
 
 def _refused(capsys, *argv):
-    assert cli.main(list(map(str, argv))) == cli.BAD_INPUT
+    assert cli.main(list(map(str, argv))) == BAD_INPUT
     message = capsys.readouterr().err
     assert message.count("\n") == 1, message
     assert message.startswith("convbench: ")
     return message
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+RECORDS = [("records", action) for action in ("show", "export", "import", "clear", "prune")]
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS), *RECORDS])
 def test_help_shows_examples(command, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([*command, "--help"])
@@ -44,13 +50,14 @@ def test_help_shows_examples(command, capsys):
     assert "convbench" in text
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_heavy(command):
     code = (
         "import sys\n"
         "from convbench.cli import main\n"
-        "try: main(['bench', '--help'])\n"
+        f"try: main([{command!r}, '--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'rich', 'matplotlib', 'jinja2', 'PIL', 'asv', 'scipy', 'numba', 'pyfftw'}\n"
+        "heavy = {'rich', 'matplotlib', 'jinja2', 'PIL', 'asv', 'scipy', 'numba', 'pyfftw', 'argcomplete'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -65,7 +72,7 @@ def test_without_a_command_or_with_an_unknown_one_is_bad_input():
     for argv in ([], ["frobnicate"], ["explain"], ["bench", "--suite", "video"]):
         with pytest.raises(SystemExit) as caught:
             cli.main(argv)
-        assert caught.value.code == cli.BAD_INPUT
+        assert caught.value.code == BAD_INPUT
 
 
 def test_explain_prints_the_selection(capsys):
@@ -105,7 +112,7 @@ def test_verify_fails_when_an_engine_is_wrong(capsys):
 
     convbench.register(Wrong)
     try:
-        assert cli.main(["verify", TINY, "--engines", "wrong-for-test"]) == cli.FAILED
+        assert cli.main(["verify", TINY, "--engines", "wrong-for-test"]) == FAILED
     finally:
         convbench.registry.unregister("wrong-for-test")
     assert "0 of 1 problems" in capsys.readouterr().out
@@ -143,13 +150,13 @@ def test_problems_come_from_files_logs_and_standard_input(tmp_path, monkeypatch)
         f"{TINY}\nresnet50-stem\n{TINY}\n"
     )
     (tmp_path / "log.txt").write_text(log)
-    found = cli.read_problems([f"@{tmp_path / 'log.txt'}"])
+    found = read_problems([f"@{tmp_path / 'log.txt'}"])
     assert [problem.name for problem in found] == [TINY, "resnet50-stem"]
     monkeypatch.setattr("sys.stdin", io.StringIO(log))
-    assert cli.read_problems(["-"]) == found
-    assert cli.read_problems([log]) == found
+    assert read_problems(["-"]) == found
+    assert read_problems([log]) == found
     with pytest.raises(ValueError, match="no problem"):
-        cli.read_problems(["# only a comment"])
+        read_problems(["# only a comment"])
 
 
 @pytest.mark.parametrize("kernel", ["sobel-x", "gaussian:1", "sharpen", "box:3"])
@@ -227,5 +234,160 @@ def test_interrupts_end_with_a_line_and_130(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("convbench.verify", interrupt)
-    assert cli.main(["verify", TINY]) == cli.INTERRUPTED
+    assert cli.main(["verify", TINY]) == INTERRUPTED
     assert capsys.readouterr().err == "convbench: interrupted\n"
+
+
+# JSON.
+
+
+def _json(capsys, *argv, code=0):
+    """What a command prints with --json, which has to be JSON and nothing else."""
+    capsys.readouterr()
+    assert cli.main([*map(str, argv), "--json"]) == code
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(capsys.readouterr().out, parse_constant=refuse)
+
+
+def test_engines_as_json(capsys):
+    found = _json(capsys, "engines")
+    assert [entry["name"] for entry in found] == list(convbench.registry.engines())
+    for entry in found:
+        engine = convbench.registry.get(entry["name"])
+        assert entry["version"] == engine.version
+        assert entry["automatic"] is engine.automatic
+
+
+def test_a_selection_as_json(capsys):
+    (found,) = _json(capsys, "explain", TINY)
+    chosen = convbench.select(convbench.ConvSpec.parse(TINY))
+    assert (found["problem"], found["engine"], found["source"]) == (TINY, chosen.engine, chosen.source)
+    assert [c["engine"] for c in found["candidates"]] == [c.engine for c in chosen.candidates], TINY
+    assert [c["predicted"] for c in found["candidates"]] == [c.predicted for c in chosen.candidates], TINY
+    assert next(c for c in found["candidates"] if c["engine"] == "reference")["refused"]
+
+
+def test_a_verification_as_json(capsys):
+    found = _json(capsys, "verify", TINY, "--engines", "direct,fft")
+    assert found["ok"] is True
+    (problem,) = found["problems"]
+    assert (problem["problem"], problem["ok"]) == (TINY, True)
+    assert [check["engine"] for check in problem["engines"]] == ["direct", "fft"]
+    assert all(0 <= check["error"] <= check["bound"] for check in problem["engines"]), TINY
+
+
+def test_a_failed_verification_as_json(capsys):
+    class Endless(convbench.Engine):
+        name = "endless-for-test"
+
+        def why_unsupported(self, spec):
+            return None
+
+        def plan(self, spec, weight):
+            return lambda x, out: out.fill(np.inf)
+
+    convbench.register(Endless)
+    try:
+        found = _json(capsys, "verify", TINY, "--engines", "endless-for-test", code=FAILED)
+    finally:
+        convbench.registry.unregister("endless-for-test")
+    (check,) = found["problems"][0]["engines"]
+    assert (found["ok"], check["ok"], check["error"]) == (False, False, None), TINY  # no number is infinite in JSON
+
+
+def test_a_filtered_image_as_json(capsys, photo, tmp_path):
+    found = _json(capsys, "run", photo, "--kernel", "box:3", "-o", tmp_path / "out.png", "--engine", "im2col")
+    assert (found["width"], found["height"], found["channels"]) == (17, 12, 3)
+    assert (found["engine"], found["source"], found["kernel_shape"]) == ("im2col", "pinned", [3, 3])
+    assert found["output"] == str(tmp_path / "out.png")
+    assert 0 < found["timing"]["q1"] <= found["timing"]["median"] <= found["timing"]["q3"]
+
+
+def test_a_comparison_as_json(capsys, tmp_path, monkeypatch):
+    from convbench.compare import contest, protocol
+
+    monkeypatch.setattr(contest, "installed", lambda peers: ((), {"torch": None}))
+    monkeypatch.setattr(protocol, "STRICT_SECONDS", 0.0)
+    monkeypatch.chdir(tmp_path)
+    found = _json(capsys, "compare", "--problem", TINY, "--strict")
+    (result,) = found["comparison"]["results"]
+    assert (result["row"]["text"], result["engine"]) == (TINY, "direct")
+    assert result["timings"]["convbench"]["median"] > 0, TINY
+    assert found["written"] == []
+    assert _json(capsys, "compare", "--problem", TINY, "--strict", "--output", "out")["written"][0].startswith("out")
+
+
+def test_a_benchmark_as_json(capsys, tmp_path, monkeypatch):
+    from convbench import harness
+    from convbench.report.results import Entry, Report, Row
+
+    entry = Entry(median=1e-3, q1=1e-3, q3=1e-3, samples=3, error=0.0, bound=1e-6, regret=1.0, version="1")
+    row = Row(TINY, "given", TINY, "a test", "direct", {"direct": entry})
+    monkeypatch.setattr(
+        harness, "run", lambda plan, _: Report(harness.describe_machine(), harness._describe_run(plan), [row])
+    )
+    found = _json(capsys, "bench", "--problem", TINY, "--report", tmp_path)
+    assert (found["agree"], found["rows"][0]["engines"]["direct"]["median"]) == (True, 1e-3), TINY
+    assert all(os.path.exists(path) for path in found["written"])
+
+
+def test_errors_with_json_are_a_line_on_standard_error(capsys):
+    assert cli.main(["explain", "nonsense", "--json"]) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+
+
+# Completion.
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_shells_code(shell, capsys):
+    pytest.importorskip("argcomplete")
+    assert cli.main(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    assert "convbench" in text
+    assert "_ARGCOMPLETE" in text
+
+
+def test_completion_refuses_other_shells(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["completion", "cmd"])
+    assert caught.value.code == BAD_INPUT
+    assert "bash" in capsys.readouterr().err
+
+
+def test_completion_without_its_library_is_a_line(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    assert "pip install 'convbench[completion]'" in _refused(capsys, "completion", "bash")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("convbench rec", {"records"}),
+        ("convbench records p", {"prune"}),
+        ("convbench records prune --d", {"--dry-run"}),
+        ("convbench explain resnet50-s", {"resnet50-stem"}),
+        ("convbench verify --engines direct,win", {"direct,winograd", "direct,winograd4", "direct,winograd8"}),
+        ("convbench run photo.png --engine im", {"im2col"}),
+        ("convbench bench --suite i", {"image"}),
+        ("convbench completion z", {"zsh"}),
+    ],
+)
+def test_a_shell_is_answered(line, expected, tmp_path):
+    pytest.importorskip("argcomplete")
+    answer = tmp_path / "answer"
+    variables = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_SHELL": "bash",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    subprocess.run([sys.executable, "-m", "convbench"], env={**os.environ, **variables}, check=True)
+    assert {word.strip() for word in answer.read_text().splitlines()} == expected

@@ -314,15 +314,13 @@ def test_an_installed_plug_in_is_benchmarked_recorded_and_picked(installed, tmp_
     report = _run(installed, "-m", "convbench", "bench", *options, cwd=tmp_path).stdout
     assert "tiny" in report
     code = f"""
-        import json, convbench
+        import dataclasses, convbench
         from convbench import records
         spec = convbench.ConvSpec.parse({str(SPEC)!r})
-        path = records.path_of(spec, records.directory())
-        content = json.loads(path.read_text())
-        assert set(content["timings"]) == {{"tiny", "direct"}}, spec
-        for field in ("median", "q1", "q3"):
-            content["timings"]["tiny"][field] = 1e-9  # as on a machine where it wins
-        path.write_text(json.dumps(content))
+        timings = records.load(spec).timings
+        assert {{records.engine_of(name) for name in timings}} == {{"tiny", "direct"}}, spec
+        winning = dataclasses.replace(timings["tiny"], median=1e-9, q1=1e-9, q3=1e-9)
+        assert records.save(spec, {{"tiny": winning}})  # as on a machine where it wins
         selected = convbench.select(spec)
         print(selected.engine, selected.source)
     """
@@ -344,7 +342,7 @@ def test_auto_picks_an_installed_plug_in_after_measuring(installed):
     assert done.stdout.splitlines() == ["tiny measurement", "tiny record", "tiny record"], str(SPEC)
 
 
-_BRIEFLY = "import convbench, convbench.selection\nconvbench.selection.MEASURE_SECONDS = 0.0\n"
+_BRIEFLY = "import convbench\nconvbench.set_tuning_seconds(0.0)\n"
 
 
 def test_an_installed_broken_plug_in_does_no_harm(installed, tmp_path):

@@ -10,7 +10,7 @@ from conftest import assert_within_bound, correlate, run, sample, skip_if_refuse
 from scipy import ndimage
 
 import convbench
-from convbench import ConvSpec, kernels, records, registry, selection
+from convbench import ConvSpec, kernels, records, registry, selection, settings
 from convbench.engine import unit_roundoff
 from convbench.engines.lowrank import factorise
 
@@ -178,7 +178,7 @@ def test_a_record_of_one_rank_is_not_taken_for_another():
 
 
 def test_measuring_times_the_very_weight_and_records_its_variant(monkeypatch):
-    monkeypatch.setattr(selection, "MEASURE_SECONDS", 0.01)
+    monkeypatch.setattr(settings, "_tuning_seconds", 0.01)
     one = kernels.gaussian(2.0, 4, "float32")[None, None]
     spec = image_spec(one[0, 0], size=64)
     selected = convbench.select(spec, "measure", weight=one)
@@ -282,7 +282,7 @@ def test_huge_and_tiny_weights_do_not_overflow_between_the_passes():
         (ConvSpec(1, 1, 1, spatial=(9,), kernel=(3,)), "one axis"),
         (ConvSpec(1, 1, 1, spatial=(9, 9), kernel=(1, 5)), "1×5"),
         (ConvSpec(1, 1, 1, spatial=(9, 9, 9), kernel=(1, 1, 3)), "one axis"),
-        (ConvSpec(1, 1, 1, spatial=(9, 9), kernel=(3, 3), dtype="int32"), "int32"),
+        (ConvSpec(1, 1, 1, spatial=(9, 9), kernel=(3, 3), dtype="complex64"), "complex64"),
         (ConvSpec(1, 1, 1, spatial=(9, 9), kernel=(3, 3), dtype="float16"), "float16"),
     ],
 )

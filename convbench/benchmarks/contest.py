@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from convbench import images, planning, registry, settings
+from convbench import images, planning, profile, registry, settings
 from convbench.data import sample
 from convbench.engine import Engine
 from convbench.machine import this_machine
@@ -52,12 +52,13 @@ def measure(spec: ConvSpec, session: Session) -> dict:
     dict
         ``text``, ``auto`` (the engine that the judge picks unmeasured), ``wall`` (seconds spent)
         and ``engines``: by name a dict of ``refused`` and, where that is None, ``median``, ``q1``,
-        ``q3`` and ``samples`` of the fastest variant, ``modelled`` (the median of the variant that the engine's
-        model picks), ``variants`` (medians, quartiles and samples of all), ``error``, ``bound``, ``agrees``,
+        ``q3`` and ``samples`` of the fastest variant, ``modelled`` (the median of the variant that is
+        predicted to be the fastest), ``variants`` (medians, quartiles and samples of all), ``plan_seconds``
+        (planning the fastest variant once, code generation included), ``error``, ``bound``, ``agrees``,
         ``workspace_bytes`` and ``version``.
     """
     begin = time.perf_counter()
-    entries, calls = {}, {}
+    entries, calls, plan_seconds = {}, {}, {}
     x, weight = arrays(spec, session.image)
     for name in session.engines:
         try:
@@ -65,25 +66,33 @@ def measure(spec: ConvSpec, session: Session) -> dict:
         except RefusedError as refusal:
             entries[name] = {"refused": str(refusal)}
             continue
-        for way in planning.variants(engine, spec):
+        for way in _ways(engine, spec):
+            start = time.perf_counter()
             calls[name, way.variant] = planned(way, spec, x, weight)
+            plan_seconds[name, way.variant] = time.perf_counter() - start
         entries[name] = {"refused": None, "version": engine.version}
         entries[name]["workspace_bytes"] = planning.workspace_bytes(engine, spec)
     if calls:
         for result in verify(spec, engines=dict.fromkeys(name for name, _ in calls)).results:
             entries[result.engine].update(error=result.error, bound=result.bound, agrees=bool(result.ok))
         for (name, variant), timing in interleaved(calls, session.seconds).items():
-            _enter(entries[name], variant, asdict(timing))
+            _enter(entries[name], variant, asdict(timing), plan_seconds[name, variant])
     wall = time.perf_counter() - begin
     return {"text": str(spec), "auto": unmeasured_choice(spec), "wall": wall, "engines": entries}
 
 
-def _enter(entry, variant, timing):
-    """Add a variant's timing to its engine's entry; the model's choice comes first."""
+def _ways(engine, spec):
+    """The engine's variants, first the one that the judge picks unmeasured."""
+    inner = planning.engine_spec(engine, spec)
+    return sorted(planning.variants(engine, spec), key=lambda way: profile.predicted_seconds(way, inner))
+
+
+def _enter(entry, variant, timing, plan_seconds):
+    """Add a variant's timing to its engine's entry; the judge's choice comes first."""
     entry.setdefault("modelled", timing["median"])
     entry.setdefault("variants", {})[variant] = timing
     if timing["median"] <= entry.get("median", timing["median"]):
-        entry.update(timing)
+        entry.update(timing, plan_seconds=plan_seconds)
 
 
 def prepare_one(session: Session, name: str, engine: str) -> Callable[[], object]:
@@ -107,7 +116,7 @@ def accepted(name: str, spec: ConvSpec) -> Engine:
     except ValueError:
         raise RefusedError(f"{name} is not installed") from None
     inner = planning.engine_spec(engine, spec)
-    reason = engine.why_unsupported(inner)
+    reason = engine.why_unsupported(inner) or planning.why_inexact(engine, spec)
     if reason:
         raise RefusedError(reason)
     needed = planning.workspace_bytes(engine, spec)

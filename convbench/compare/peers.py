@@ -319,6 +319,28 @@ class SciPyImage(Peer):
         return lambda: ndimage.correlate(image, kernel, mode="constant")[None, None]
 
 
+class Direct(Peer):
+    """This library's own engine `direct`: what its other engines are compared with."""
+
+    name = "direct engine"
+    modules = ("convbench",)
+
+    def prepare(self, spec, x, weight, threads):
+        """A planned layer at its best."""
+        from convbench import conv
+
+        layer = (conv.Conv1d, conv.Conv2d, conv.Conv3d)[spec.ndim - 1](
+            weight,
+            stride=spec.stride,
+            padding=spec.padding,
+            dilation=spec.dilation,
+            groups=spec.groups,
+            engine="direct",
+            tuning="measure",
+        )
+        return lambda: layer(x)
+
+
 PEERS = (
     Torch(),
     TorchChannelsLast(),
@@ -331,6 +353,7 @@ PEERS = (
     SciPy("oaconvolve"),
     SciPyImage(),
     SciPySeparable(),
+    Direct(),
 )
 
 

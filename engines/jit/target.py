@@ -12,6 +12,7 @@ import os
 import numpy as np
 
 from convbench import forks
+from convbench.machine import is_assumed
 
 #: level -> (LLVM processor, LLVM features, vector bytes, vector registers, fused multiply-add, what the host must have)
 X86_LEVELS = {
@@ -25,7 +26,9 @@ ARM_LEVELS = {"baseline": ("generic", "+neon", 16, 32, True, ())}
 #: Processors (LLVM's names) that work on 64-byte vectors in two halves.
 HALVED_VECTORS = {"znver4"}
 #: What current server and desktop cores have at least, where the system does not say.
-DEFAULT_CACHE_BYTES = 512 * 1024
+DEFAULT_CACHE_BYTES = {1: 32 * 1024, 2: 512 * 1024}
+#: Linux lists a core's caches as the first level's of data and of instructions, then the others.
+LINUX_INDEX = {1: 0, 2: 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +122,15 @@ def levels():
     return tuple(_host_levels(llvm.get_default_triple(), llvm.get_host_cpu_features()))
 
 
+def cache_bytes(level=2):
+    """Bytes of a core's cache of data on that level (1 or 2), which the blocks of a computation should fit."""
+    return DEFAULT_CACHE_BYTES[level] if is_assumed() else _host_cache_bytes(level)
+
+
 @functools.cache
-def cache_bytes():
-    """Bytes of a core's second-level cache, which the blocks of a computation should fit."""
+def _host_cache_bytes(level):
     try:
-        with open("/sys/devices/system/cpu/cpu0/cache/index2/size") as file:
+        with open(f"/sys/devices/system/cpu/cpu0/cache/index{LINUX_INDEX[level]}/size") as file:
             return int(file.read().strip().removesuffix("K")) * 1024
     except (OSError, ValueError):
-        return DEFAULT_CACHE_BYTES
+        return DEFAULT_CACHE_BYTES[level]

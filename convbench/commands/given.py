@@ -1,0 +1,131 @@
+"""What users give: problems, engines, and their mistakes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_VERBOSE = ("onednn_verbose", "dnnl_verbose", "mkldnn_verbose")
+
+
+class InputError(Exception):
+    """What the user gave cannot be used; the message states it and what is accepted."""
+
+
+@contextlib.contextmanager
+def reading_input() -> Iterator[None]:
+    """Errors in here are the user's: a line, no traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        raise InputError(" ".join(str(error).split())) from None
+
+
+def read_problems(texts: list[str]) -> list:
+    """Problems from names, texts, ``@FILE`` or ``-`` (one in each line; oneDNN logs may be pasted whole).
+
+    Raises
+    ------
+    ValueError
+        A text that names and describes no problem, or no problem at all.
+    """
+    from convbench.problems import Problem, named
+    from convbench.spec import ConvSpec
+
+    found = {}
+    for line in _lines(texts):
+        problem = named(line)
+        if problem is None:
+            text = str(_parsed(ConvSpec, line))
+            problem = Problem(text, "given", text, "given on the command line")
+        found[problem.name] = problem
+    if not found:
+        raise ValueError(f"{' '.join(texts)!r} holds no problem; e.g. mb1ic64ih56oc64oh56kh3ph1 is accepted")
+    return list(found.values())
+
+
+def _parsed(spec_type, line):
+    try:
+        return spec_type.parse(line)
+    except ValueError as error:
+        given = "" if line in str(error) else f"problem {line!r}: "
+        raise ValueError(f"{given}{error} (or a name such as photo-512-k9, resnet50-stem, room-4801)") from None
+
+
+def _lines(texts: list[str]) -> Iterator[str]:
+    for text in texts:
+        pasted = text == "-" or text.startswith("@") or "\n" in text
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text()
+        for line in map(str.strip, text.splitlines()):
+            other = line.startswith(_VERBOSE) and ",convolution," not in line
+            if line and not line.startswith("#") and not (pasted and other):
+                yield line
+
+
+def read_engines(text: str | None) -> tuple[str, ...]:
+    """Names of engines, separated by commas; none where nothing is given.
+
+    Raises
+    ------
+    ValueError
+        An unknown engine, or a text without one.
+    """
+    from convbench import registry
+
+    names = tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
+    for name in names:
+        registry.get(name)
+    if text is not None and not names:
+        raise ValueError(f"--engines {text!r} names no engine; {', '.join(registry.engines())} are accepted")
+    return names
+
+
+def add_command(commands, name: str, summary: str, examples: str) -> argparse.ArgumentParser:
+    """Add a command to those of a parser (``parser.add_subparsers()``)."""
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_problem(parser: argparse.ArgumentParser, name: str, **keywords) -> None:
+    """An argument that takes problems, and completes their names."""
+    parser.add_argument(name, **keywords).completer = _problem_names
+
+
+def add_engine(parser: argparse.ArgumentParser, **keywords) -> None:
+    """The argument ``--engine``, which completes names of engines."""
+    parser.add_argument("--engine", metavar="NAME", **keywords).completer = _one_engine
+
+
+def add_engines(parser: argparse.ArgumentParser, help: str) -> None:
+    """The argument ``--engines``, which completes names separated by commas."""
+    parser.add_argument("--engines", metavar="A,B", help=help).completer = _several_engines
+
+
+def _problem_names(**_):
+    from convbench.problems import PROBLEMS
+
+    return [problem.name for problem in PROBLEMS]
+
+
+def _one_engine(**_):
+    from convbench import registry
+
+    return ["auto", *registry.engines()]
+
+
+def _several_engines(prefix, **_):
+    from convbench import registry
+
+    before = prefix[: prefix.rfind(",") + 1]
+    return [before + name for name in registry.engines() if name not in before.split(",")]
