@@ -6,32 +6,37 @@ model makes unmeasured; ``measured`` chooses by the first timing and is judged b
 ``choose_conv_method`` picks between its own two methods, which are timed on the problems that it takes.
 
 ``python -m convbench.compare.regret`` measures and writes the figures into ``docs/selection.md``; ``--random N``,
-``--seconds S`` and ``--output FILE`` change how many problems, how long for each, and where.
+``--seconds S`` and ``--output FILE`` change how many problems, how long for each, and where.  Records do not count; the
+user's profile does.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from convbench import planning, records, registry, selection
+from convbench import planning, profile, records, registry, selection
 from convbench.compare.rows import ROWS
 from convbench.data import sample
 from convbench.machine import processor_name
-from convbench.measuring import time_engines
+from convbench.outputs import empty
 from convbench.spec import ConvSpec
-from convbench.timing import interleaved
+from convbench.timing import interleaved, settle
 
 PAGE = Path("docs/selection.md")
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PUBLIC_GROUPS = ("grouped", "signal", "filters", "im2col")  # the last are the dense layers
-RANDOM, SECONDS = 300, 0.15
+RANDOM, SECONDS = 300, 0.1
 MOST_MACS, LEAST_MACS = 1.5e9, 1e4  # of a random problem
 SLOW = 20.0  # who is predicted to take so many times the best is not timed, as the judge has it
 SCIPY_METHODS = ("direct", "fft")
@@ -117,9 +122,8 @@ def judge(name: str, text: str, seconds: float) -> Choice | None:
         if candidate.predicted <= limit
         for way in planning.variants(registry.get(candidate.engine), spec)
     }
-    first, second = (
-        {records.name_of(*key): t.median for key, t in timings.items()} for timings in _twice(spec, ways, seconds)
-    )
+    calls = _planned(spec, ways)
+    first, second = ({name: t.median for name, t in _timed(calls, seconds).items()} for _ in range(2))
     picked = records.name_of(answer.engine, answer.variant)
     chosen = picked if picked in second else next(iter(second))
     best, quickest = min(second, key=second.get), min(first, key=first.get)
@@ -128,9 +132,16 @@ def judge(name: str, text: str, seconds: float) -> Choice | None:
     )
 
 
-def _twice(spec, ways, seconds):
-    for _ in range(2):
-        yield time_engines(spec, list(ways.values()), seconds)[0]
+def _planned(spec, ways):
+    """A call for each way, on sample data."""
+    x, weight = sample(spec)
+    outputs = {name: empty(spec.output_shape, spec.dtype) for name in ways}
+    plans = {name: planning.make_plan(way, spec, weight) for name, way in ways.items()}
+    return {name: partial(plan, x, outputs[name]) for name, plan in plans.items()}
+
+
+def _timed(calls, seconds):
+    return interleaved(calls, seconds, rest=settle)
 
 
 def _scipy(spec, seconds):
@@ -147,7 +158,7 @@ def _scipy(spec, seconds):
     x, weight = (array[0, 0] for array in sample(spec))
     flipped = np.ascontiguousarray(np.flip(weight))
     calls = {way: lambda way=way: signal.convolve(x, flipped, "same", method=way) for way in SCIPY_METHODS}
-    timings = interleaved(calls, seconds)
+    timings = _timed(calls, seconds)
     return timings[signal.choose_conv_method(x, flipped, "same")].median / min(t.median for t in timings.values())
 
 
@@ -181,6 +192,23 @@ def page(groups: dict[str, list[Choice]], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+@contextlib.contextmanager
+def _no_records():
+    """Within the block nothing is recorded, but the user's profile holds."""
+    known, before = profile.load(), os.environ.get(records.DIRECTORY_VARIABLE)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[records.DIRECTORY_VARIABLE] = folder
+        try:
+            if known != profile.SHIPPED:
+                profile.save(known)
+            yield
+        finally:
+            os.environ.pop(records.DIRECTORY_VARIABLE)
+            if before is not None:
+                os.environ[records.DIRECTORY_VARIABLE] = before
+            profile.forget()
+
+
 def write(text: str, path: Path) -> None:
     """Put the text between the marks of a page, or make it one."""
     before, _, rest = path.read_text().partition(BEGIN) if path.exists() else ("# Selection\n\n", "", "")
@@ -199,7 +227,7 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = p
 
     groups = {"public": public(), "random": random_problems(args.random)}
     found: dict[str, list[Choice]] = {}
-    with Progress(transient=True) as progress:
+    with _no_records(), Progress(transient=True) as progress:
         for title, problems in groups.items():
             task = progress.add_task(title, total=len(problems))
             for name, text in problems:
