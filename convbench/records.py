@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from convbench import settings
+from convbench import forks, settings
 from convbench.machine import this_machine
 from convbench.spec import ConvSpec
 
@@ -135,7 +135,8 @@ def directory() -> Path:
     given = os.environ.get(DIRECTORY_VARIABLE)
     if given:
         return Path(given)
-    from platformdirs import user_cache_path
+    with forks.held_off:
+        from platformdirs import user_cache_path
 
     return user_cache_path("convbench", appauthor=False)
 
@@ -154,7 +155,8 @@ def environment() -> dict:
 
 @cache
 def _version(package):
-    from importlib.metadata import PackageNotFoundError, version
+    with forks.held_off:
+        from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version(package)
@@ -306,6 +308,7 @@ def _environment_hash(threads):
 
 
 def _hash(text):
-    import hashlib
+    with forks.held_off:
+        import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()[:24]

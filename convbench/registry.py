@@ -7,11 +7,11 @@ warning, a built-in one raises.
 from __future__ import annotations
 
 import importlib
-import threading
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from convbench import forks
 from convbench.engine import Engine
 
 ENTRY_POINT_GROUP = "convbench.engines"
@@ -33,7 +33,7 @@ _PLUGIN_ERRORS = (
 
 _engines: dict[str, Engine] | None = None
 _loading: dict[str, Engine] | None = None
-_lock = threading.RLock()
+_lock = forks.held_off  # engines are imported under it
 _generation = 0
 
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
+
+from convbench import forks
+from convbench.forks import cached_property
 
 MEMORY_FORMATS = ("channels_first", "channels_last")
 MAX_SPATIAL_DIMS = 3
@@ -217,7 +219,8 @@ class ConvSpec:
     @classmethod
     def parse(cls, text: str) -> ConvSpec:
         """Read benchdnn's problem text or a oneDNN verbose line (see `convbench.text`)."""
-        from convbench.text import parse_problem
+        with forks.held_off:
+            from convbench.text import parse_problem
 
         return parse_problem(text)
 
@@ -226,7 +229,8 @@ class ConvSpec:
 
     @cached_property
     def _text(self) -> str:
-        from convbench.text import format_problem
+        with forks.held_off:
+            from convbench.text import format_problem
 
         return format_problem(self)
 

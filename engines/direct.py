@@ -18,6 +18,7 @@ import platform
 
 import numpy as np
 
+from convbench import forks
 from convbench.engine import Engine
 from convbench.machine import Machine
 from convbench.spec import ConvSpec
@@ -178,21 +179,24 @@ class Direct(Engine):
         """
         if not generates_code():
             return None
-        from .jit.peak import CALLS, measure
+        with forks.held_off:
+            from .jit.peak import CALLS, measure
 
         return measure(dtype, calls or CALLS)
 
 
 def _plan_class(family):
     """The plan of generated code."""
-    from .jit import dense, product, wide
+    with forks.held_off:
+        from .jit import dense, product, wide
 
     return {"dense": dense.DensePlan, "product": product.ProductPlan, "wide": wide.WidePlan}[family]
 
 
 def generates_code() -> bool:
     """Whether the generators know this processor's architecture; the plain loops run on any."""
-    from .jit.target import target
+    with forks.held_off:
+        from .jit.target import target
 
     try:
         target()

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from convbench import settings
+from convbench import forks, settings
 from convbench.engine import Engine, unit_roundoff
 from convbench.machine import Machine, this_machine
 from convbench.spec import ConvSpec
@@ -94,8 +94,9 @@ class FFT(Engine):
         threads = settings.get_num_threads()
         if family(spec) == "fftw":
             return fft_fftw.plan(spec, weight, threads)
-        from .jit.spectral import SpectralPlan
-        from .jit.target import target
+        with forks.held_off:
+            from .jit.spectral import SpectralPlan
+            from .jit.target import target
 
         return SpectralPlan(spec, weight, _tiling(spec, this_machine(threads), target().lanes(spec.dtype))[0])
 

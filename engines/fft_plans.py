@@ -16,6 +16,7 @@ import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from convbench import forks
 from convbench.machine import usable_cores
 from convbench.settings import EFFORTS
 
@@ -58,7 +59,8 @@ class Transform:
     """
 
     def __init__(self, kind: Kind, effort: str):
-        import pyfftw
+        with forks.held_off:
+            import pyfftw
 
         self.kind, self.effort = kind, effort
         self.positions = pyfftw.empty_aligned(kind.positions, kind.dtype)

@@ -12,21 +12,18 @@ import base64
 import hashlib
 import json
 import os
-import threading
 import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-from convbench import records
+from convbench import forks, records
 from convbench.machine import instruction_sets, processor_name
 
 LEARNT_SECONDS = 0.005  # planning with wisdom takes less, planning without more
-#: Held by whoever plans or destroys a transform: FFTW does neither safely beside another planner.
-lock = threading.RLock()
+#: Held by whoever plans or destroys a transform: FFTW does neither safely beside another planner, nor does a fork.
+lock = forks.held_off
 _read: set[tuple[int, Path]] = set()
-if hasattr(os, "register_at_fork"):  # a child forked while another thread plans would wait for its lock forever
-    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 @contextmanager

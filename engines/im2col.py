@@ -21,6 +21,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from convbench import forks
 from convbench.engine import Engine
 from convbench.machine import Machine
 from convbench.settings import get_num_threads
@@ -88,7 +89,8 @@ class Im2col(Engine):
         if spec.dtype in GENERATED_DTYPES and generates_code():
             if _is_view(spec):
                 return Direct().plan(spec, weight)
-            from .jit.patches import PatchPlan
+            with forks.held_off:
+                from .jit.patches import PatchPlan
 
             return PatchPlan(spec, weight, wide=_is_wide(spec))
         matrix = np.array(weight).reshape(spec.groups, -1, spec.taps)

@@ -15,7 +15,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from convbench import settings
+from convbench import forks, settings
 from convbench.spec import ConvSpec
 
 from .workers import run_all
@@ -66,7 +66,8 @@ class LoopPlan:
 
 @cache
 def _compiled():
-    import numba
+    with forks.held_off:
+        import numba
 
     return numba.njit(nogil=True, error_model="numpy")(_planes)
 

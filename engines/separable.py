@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from convbench import settings
+from convbench import forks, settings
 from convbench.engine import UNROUNDED_GUARD, Engine, gamma, unit_roundoff
 from convbench.machine import Machine
 from convbench.spec import ConvSpec
@@ -124,7 +124,8 @@ class Separable(Engine):
         factors = self._factors or factorise(weight, _tolerance(spec, None))
         if factors is None or not generates_code():  # NaN and Inf have no factors
             return Direct().plan(spec, weight, bias)
-        from .jit.separable import plan
+        with forks.held_off:
+            from .jit.separable import plan
 
         return plan(spec, factors.axes, bias)
 

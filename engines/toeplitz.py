@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 
-from convbench import settings
+from convbench import forks, settings
 from convbench.engine import Engine
 from convbench.machine import Machine
 from convbench.shapes import products_inside
@@ -92,7 +92,8 @@ class Toeplitz(Engine):
 
     def plan(self, spec: ConvSpec, weight: np.ndarray):
         """Build the matrix."""
-        from convbench.matrices import correlation_matrix
+        with forks.held_off:
+            from convbench.matrices import correlation_matrix
 
         matrix = correlation_matrix(spec, weight)
         threads = settings.get_num_threads() if _sparse_seconds(spec) >= SHARED_SECONDS else 1
@@ -151,7 +152,8 @@ class _Dense:
     """``plan(x, out)``: one product of dense matrices, by the generated kernel."""
 
     def __init__(self, spec, sparse):
-        from .jit.dense import DensePlan
+        with forks.held_off:
+            from .jit.dense import DensePlan
 
         rows, columns = sparse.matrix.shape
         product = ConvSpec(1, columns, rows, (spec.batch,), 1, dtype=spec.dtype, memory_format="channels_last")

@@ -11,6 +11,8 @@ The larger the tile, the fewer products and the larger the error.  An engine has
 three of them, by the most products that a tile has along a dimension: ``winograd4`` with F(2, 3), hardly less exact
 than the direct sum; ``winograd`` with F(4, 3), also beside F(2, 3), and F(2, 5); ``winograd8`` with F(6, 3), F(4, 5)
 and F(2, 7).  Each takes its tile with the least predicted time, and `rtol` decides which of them may be chosen.
+
+A dilated convolution is computed as a batch of undilated ones, its phases (`phases`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from convbench import forks
 from convbench.engine import UNROUNDED_GUARD, Engine, unit_roundoff
 from convbench.machine import Machine, this_machine
 from convbench.settings import get_num_threads
@@ -31,6 +34,7 @@ from .direct import PROCESSORS
 from .jit.target import cache_bytes
 from .jit.winograd_matrices import growth
 from .jit.winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
+from .phases import PhasedPlan, copies_bytes, copies_seconds, is_dilated, undilated
 
 DTYPES = ("float32", "float64")
 MOST_TAPS = 7
@@ -64,15 +68,13 @@ class Winograd(Engine):
     fuses_bias = True
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
-        """One and two dimensions of stride and dilation 1, 2 to 7 taps along at least one of them."""
+        """One and two dimensions of stride 1, 2 to 7 taps along at least one of them."""
         if spec.dtype not in DTYPES:
             return f"{self.name} computes {' and '.join(DTYPES)}, not {spec.dtype}"
         if spec.ndim > 2:
             return f"{self.name} computes one and two dimensions, not {spec.ndim}"
         if set(spec.stride) != {1}:
             return f"{self.name} has tiles of neighbouring outputs: stride 1, not {spec.stride}"
-        if any(d > 1 < k for k, d in zip(spec.kernel, spec.dilation, strict=True)):
-            return f"{self.name} has tiles of neighbouring inputs: dilation 1, not {spec.dilation}"
         if not 2 <= max(spec.kernel) <= MOST_TAPS:
             return f"{self.name} computes kernels of 2 to {MOST_TAPS} taps, not {spec.kernel}"
         if not _options(spec.kernel, self.products):
@@ -80,7 +82,7 @@ class Winograd(Engine):
             return (
                 f"{self.name} has tiles of {least} to {most} products along a dimension, none fits taps {spec.kernel}"
             )
-        tables = _table_bytes(spec, self._outputs(spec))
+        tables = _table_bytes(undilated(spec), self._outputs(spec))
         if tables > TABLE_LIMIT_BYTES:
             return f"{self.name} would make tables of {tables:,} bytes; at most {TABLE_LIMIT_BYTES:,} are accepted"
         if platform.machine().lower() not in PROCESSORS:
@@ -88,12 +90,14 @@ class Winograd(Engine):
         return None
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
-        """Transformed and plain weights, and transformed tiles: a cache of them per thread, or rounds of them."""
-        outputs = self._outputs(spec)
+        """Transformed and plain weights, phases, transformed tiles: a cache of them per thread, or rounds of them."""
+        outputs, copies = self._outputs(spec), copies_bytes(spec)
+        spec = undilated(spec)
         products = _products(spec, outputs)
         weights = math.prod(spec.weight_shape[:2]) * (products + math.prod(spec.kernel)) * spec.itemsize
         tiles = _tiles(spec, outputs) * products * (spec.in_channels + spec.out_channels) * spec.itemsize
-        return weights + _table_bytes(spec, outputs) + min(2 * tiles, SHARED_BYTES + get_num_threads() * cache_bytes())
+        tiles = min(2 * tiles, SHARED_BYTES + get_num_threads() * cache_bytes())
+        return weights + _table_bytes(spec, outputs) + tiles + copies
 
     def error_bound(self, spec: ConvSpec) -> float:
         """u · growth · (1 + √C / 8) and two roundings, in the relative L2 norm, for data of even magnitude."""
@@ -102,15 +106,17 @@ class Winograd(Engine):
         return unit_roundoff(spec.dtype) * (grown * summed + UNROUNDED_GUARD)
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
-        """Products in registers and both transforms, or weights and arrays through memory."""
-        return machine.call_seconds + _seconds(spec, _fastest(spec, self.products, machine), machine)
+        """Products in registers and both transforms, or weights and arrays through memory; copies of phases."""
+        inner = undilated(spec)
+        seconds = _seconds(inner, _fastest(inner, self.products, machine), machine)
+        return machine.call_seconds + seconds + copies_seconds(spec, machine)
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Transform the weight and generate what kernels are not there yet."""
         return _Plan(spec, weight, bias, self._outputs(spec))
 
     def _outputs(self, spec):
-        return _fastest(spec, self.products, this_machine(get_num_threads()))
+        return _fastest(undilated(spec), self.products, this_machine(get_num_threads()))
 
 
 class Winograd4(Winograd):
@@ -189,9 +195,12 @@ class _Plan:
     """
 
     def __init__(self, spec, weight, bias, outputs):
-        from .jit.winograd import WinogradPlan
+        with forks.held_off:
+            from .jit.winograd import WinogradPlan
 
-        self._fast = WinogradPlan(spec, weight, bias, outputs=outputs)
+        self._fast = WinogradPlan(undilated(spec), weight, bias, outputs=outputs)
+        if is_dilated(spec):
+            self._fast = PhasedPlan(spec, self._fast)
         self._given = spec, np.array(weight), None if bias is None else np.array(bias)
         self._direct = None
         self.nbytes = self._fast.nbytes + weight.nbytes

@@ -10,12 +10,13 @@ import sys
 import textwrap
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import convbench
-from convbench import settings
+from convbench import machine, settings
 from convbench.engines.jit import parallel
 
 ROUNDS = 30
@@ -39,6 +40,11 @@ def computes_right(seed=0, rounds=ROUNDS):
     layer, x = layer_and_input(seed)
     right = expected(seed)
     return all(np.array_equal(layer(x), right) for _ in range(rounds))
+
+
+def right_and_process(seed):
+    """`computes_right`, and in which process."""
+    return computes_right(seed), os.getpid()
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +100,21 @@ def test_threads_that_share_a_plan():
 
 def test_threads_with_layers_of_their_own():
     assert all(in_threads(6, computes_right))
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("name", ["winograd", "winograd8", "fft", "separable", "im2col"])
+def test_threads_that_share_a_layer_of_another_engine(name, dilation):
+    layer, x = layer_and_input()
+    options = {"padding": layer.padding, "dilation": dilation, "engine": name}
+    shared, alone = (convbench.Conv2d(layer.weight, **options) for _ in range(2))
+    inputs = [np.roll(x, number, axis=-1) for number in range(6)]
+    right = [alone(mine) for mine in inputs]
+
+    def work(number):
+        return all(np.array_equal(shared(inputs[number]), right[number]) for _ in range(ROUNDS))
+
+    assert in_threads(6, work) == [True] * 6
 
 
 def test_numbers_of_threads_that_change_while_others_compute():
@@ -190,6 +211,26 @@ def test_a_process_bound_to_one_processor():
     assert run_script(bound, **unset).split() == ["True", "1"]
 
 
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({}, 8),
+    ],
+    ids=str,
+)
+def test_cores_of_a_container_with_a_quota(files, cores, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(machine, "Path", lambda path: tmp_path / Path(path).relative_to("/sys/fs/cgroup"))
+    assert machine._container_cores(8) == cores
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_after_computing():
     assert computes_right()
@@ -209,7 +250,7 @@ def test_forks_while_threads_compute_and_compile():
         import os, threading
         from test_jit_parallel import computes_right, layer_and_input
         stop = threading.Event()
-        started = threading.Barrier(3)  # modules are imported: Python's own import locks do not survive a fork
+        started = threading.Barrier(3)
 
         def work(first):
             filters = first
@@ -234,6 +275,55 @@ def test_forks_while_threads_compute_and_compile():
     assert run_script(code).split() == ["done"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize(
+    ("engine", "module"),
+    [
+        ("auto", "convbench.engines"),
+        ("auto", "convbench.engines.fft"),
+        ("direct", "convbench.text"),
+        ("direct", "convbench.engines.jit.target"),
+        ("direct", "llvmlite.binding"),
+        ("direct", "convbench.engines.jit.dense"),
+        ("winograd", "convbench.engines.jit.winograd"),
+        ("fft", "convbench.engines.jit.spectral"),
+        ("separable", "convbench.engines.jit.separable"),
+        ("im2col", "convbench.engines.jit.patches"),
+        ("toeplitz", "convbench.matrices"),
+    ],
+)
+def test_a_fork_while_a_thread_imports(engine, module):
+    code = f"""
+        import faulthandler, os, sys, threading, time, warnings
+        import numpy as np
+        import convbench
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importing = threading.Event()
+
+        class Slow:
+            def find_spec(self, name, path, target=None):
+                if name == {module!r} and not importing.is_set():
+                    importing.set()
+                    time.sleep(0.2)
+
+        def computes_right():
+            y = convbench.conv2d(np.ones((1, 4, 9, 9), "f"), np.ones((40, 4, 3, 3), "f"), engine={engine!r})
+            return np.allclose(y, 36)
+
+        sys.meta_path.insert(0, Slow())
+        thread = threading.Thread(target=computes_right)
+        thread.start()
+        assert importing.wait(60), "the module was not imported"
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(20, exit=True)  # instead of waiting for a lock forever
+            os._exit(0 if computes_right() else 1)
+        print(os.waitpid(child, 0)[1], computes_right())
+        thread.join()
+    """
+    assert run_script(code).split() == ["0", "True"]
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes(method):
     if method not in multiprocessing.get_all_start_methods():
@@ -254,17 +344,38 @@ def test_processes(method):
     assert run_script(code).split() == ["done"]
 
 
-def test_joblib():
-    joblib = pytest.importorskip("joblib")
-    assert computes_right()
-    assert all(joblib.Parallel(2)(joblib.delayed(computes_right)(seed) for seed in range(4)))
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])
+def test_joblib(backend):
+    pytest.importorskip("joblib")
+    code = f"""
+        import joblib, os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from test_jit_parallel import computes_right, right_and_process
+        assert computes_right()
+        calls = [joblib.delayed(right_and_process)(seed) for seed in range(4)]
+        right, processes = zip(*joblib.Parallel(2, backend={backend!r})(calls))
+        print(all(right), os.getpid() in processes)
+    """
+    assert run_script(code, CONVBENCH_NUM_THREADS="4").split() == ["True", str(backend == "threading")]
 
 
-def test_dask():
-    dask = pytest.importorskip("dask")
-    assert computes_right()
-    results = dask.compute(*(dask.delayed(computes_right)(seed) for seed in range(4)), scheduler="threads")
-    assert all(results)
+@pytest.mark.parametrize(("scheduler", "context"), [("threads", ""), ("processes", "fork"), ("processes", "spawn")])
+def test_dask(scheduler, context):
+    pytest.importorskip("dask")
+    if context and context not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no start method {context}")
+    code = f"""
+        import dask, os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from test_jit_parallel import computes_right, right_and_process
+        if __name__ == "__main__":
+            assert computes_right()
+            calls = [dask.delayed(right_and_process)(seed) for seed in range(4)]
+            with dask.config.set({{"multiprocessing.context": {context or "spawn"!r}}}):
+                right, processes = zip(*dask.compute(*calls, scheduler={scheduler!r}, num_workers=2))
+            print(all(right), os.getpid() in processes)
+    """
+    assert run_script(code, CONVBENCH_NUM_THREADS="4").split() == ["True", str(scheduler == "threads")]
 
 
 def test_without_posix_threads(monkeypatch):

@@ -210,7 +210,6 @@ def test_rtol_decides_the_tile():
     ("spec", "words"),
     [
         (problem((9, 9), stride=2), "stride 1"),
-        (problem((9, 9), dilation=(1, 2)), "dilation 1"),
         (problem((9, 9), (1, 1)), "2 to 7 taps"),
         (problem((9, 9), (8, 3)), "2 to 7 taps"),
         (problem((9, 9, 9), (3, 3, 3)), "one and two dimensions"),

@@ -7,16 +7,13 @@ freed: a thread may be inside it until the process ends.
 """
 
 import functools
-import os
-import threading
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-_lock = threading.RLock()
+from convbench import forks
+
 _addresses = {}
-if hasattr(os, "register_at_fork"):  # a child forked while another thread compiles would wait for its lock forever
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 @functools.cache
@@ -61,7 +58,7 @@ def address(name, key, target, write):
     key = name, key, target
     found = _addresses.get(key)
     if found is None:
-        with _lock:
+        with forks.held_off:
             if key not in _addresses:
                 _addresses[key] = _compile(name, target, write)
             found = _addresses[key]

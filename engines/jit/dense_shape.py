@@ -1,10 +1,11 @@
 """The shape of a dense problem as the kernels see it: three spatial dimensions, and distances in memory."""
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
+
+from convbench.forks import cached_property
 
 #: Data this many bytes apart compete for the same sets of the first-level cache (64 sets of 64-byte lines;
 #: half of it is bad enough). 64 -> 64 channels, 1x1 at 32x32 (planes of 4096 bytes), read in place: 60
@@ -74,7 +75,7 @@ class Shape:
         """Products per output."""
         return self.group_channels * math.prod(self.kernel)
 
-    @functools.cached_property
+    @cached_property
     def column_parts(self):
         """Widths of neighbouring columns that see the same taps, if enough columns see fewer; otherwise one part."""
         columns = np.arange(self.output[2])

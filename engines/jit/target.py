@@ -11,6 +11,7 @@ import os
 
 import numpy as np
 
+from convbench import forks
 from convbench.machine import is_assumed
 
 #: level -> (LLVM processor, LLVM features, vector bytes, vector registers, fused multiply-add, what the host must have)
@@ -73,6 +74,8 @@ def _host_levels(triple, has):
 @functools.cache
 def _resolve(level):
     import llvmlite.binding as llvm
+    import numpy.fft
+    import numpy.ma  # noqa: F401  (`np.fft` and `np.unique` import them when first used)
 
     triple, has = llvm.get_default_triple(), llvm.get_host_cpu_features()
     levels = _host_levels(triple, has)
@@ -108,7 +111,8 @@ def target(level=None):
     NotImplementedError
         If the architecture is not one that the generators were checked on.
     """
-    return _resolve(level or os.environ.get("CONVBENCH_ISA") or None)
+    with forks.held_off:  # modules are imported, and llvmlite has a lock around LLVM's functions
+        return _resolve(level or os.environ.get("CONVBENCH_ISA") or None)
 
 
 def levels():

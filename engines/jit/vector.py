@@ -18,6 +18,7 @@ memory at any alignment, under a mask where asked.
 
 import contextlib
 import dataclasses
+import functools
 
 import numpy as np
 from llvmlite import ir
@@ -198,14 +199,12 @@ class Code:
     """
 
     def __init__(self, module, name, target, arguments, result=False):
-        import llvmlite.binding as llvm
-
         kinds = [POINTER if letter == "p" else INT for letter in arguments]
         self.function = ir.Function(module, ir.FunctionType(POINTER if result else ir.VoidType(), kinds), name)
         self.function.attributes.add("nounwind")
         self.builder = ir.IRBuilder(self.function.append_basic_block())
         self.target, self.module = target, module
-        self.layout = llvm.create_target_data("")
+        self.layout = _layout()
         self.arguments = tuple(Value(self, argument) for argument in self.function.args)
 
     def vector(self, dtype):
@@ -373,6 +372,14 @@ class Code:
             self.builder.ret_void()
         else:
             self.builder.ret(result.ir)
+
+
+@functools.cache
+def _layout():
+    """LLVM's default layout, for ever: freeing it takes llvmlite's lock, at any time and in any thread."""
+    import llvmlite.binding as llvm
+
+    return llvm.create_target_data("")
 
 
 def _mangle(kind):

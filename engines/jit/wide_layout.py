@@ -6,10 +6,11 @@ into rectangles and says for each what it reads, what it must stage and which st
 """
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
+
+from convbench.forks import cached_property
 
 from .wide_kernel import BLOCK, IMAGE
 from .wide_steps import (
@@ -90,7 +91,7 @@ class Layout:
         """Rows of a staged patch."""
         return (0 if self.fold else self.rows - 1) * self.staged_step + self.geometry.kernel[1]
 
-    @functools.cached_property
+    @cached_property
     def phase_pitch(self):
         """Elements of one column phase of a staged row: an odd number of vectors, so that rows spread over the sets."""
         most = -(-self.columns // self.reach) * self.reach + self.shift

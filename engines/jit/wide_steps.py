@@ -7,11 +7,12 @@ input channel and kernel depth, is cut into pieces of two heights: these are the
 """
 
 import dataclasses
-import functools
 import itertools
 import math
 
 import numpy as np
+
+from convbench.forks import cached_property
 
 #: Registers over taps of one step at most: 8 taps of 32 registers, 4 of 16.
 REGISTERS_PER_TAP = 4
@@ -62,7 +63,7 @@ class Geometry:
         """Bytes of one element."""
         return np.dtype(self.dtype).itemsize
 
-    @functools.cached_property
+    @cached_property
     def row_unit(self):
         """Input rows between two rows of a tile: the least common multiple of stride and dilation.
 
