@@ -1,0 +1,195 @@
+"""Other libraries as engines: the same conformance and exactness as every engine, and who may pick them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import assert_refused, assert_within_bound, run, sample, skip_if_refused
+
+# The engines' own tests, run here with this module's `engine`.
+from test_conformance import (  # noqa: F401
+    test_a_layer_is_the_function,
+    test_a_layer_keeps_its_weight,
+    test_arrays_with_gaps,
+    test_bias,
+    test_channels_last,
+    test_complex,
+    test_estimates_come_from_the_spec_alone,
+    test_out_is_filled_and_returned,
+    test_out_with_gaps,
+    test_read_only_arrays,
+    test_the_grid,
+    test_true_convolution,
+    test_unbatched,
+)
+from test_exact import PROBLEMS, test_whole_numbers_in_floats  # noqa: F401
+
+import convbench
+from convbench import ConvSpec, peers, registry
+from convbench.data import sample as arrays
+from convbench.peers import library
+
+ONE_CHANNEL = (
+    ConvSpec(1, 1, 1, spatial=(40, 41), kernel=(3, 5), padding=(1, 2)),
+    ConvSpec(1, 1, 1, spatial=(64, 61), kernel=(15, 15), padding=7),
+    ConvSpec(1, 1, 1, spatial=(200,), kernel=(33,), padding=16),
+    ConvSpec(1, 1, 1, spatial=(20, 30), kernel=(4, 3), padding=((3, 3), (2, 2))),
+    ConvSpec(1, 1, 1, spatial=(9, 10, 11), kernel=(3, 3, 3), padding=1),
+)
+THREE_BY_THREE = ConvSpec(1, 3, 4, spatial=(12, 13), kernel=(3, 3), padding=1)
+
+
+@pytest.fixture(scope="module", params=peers.NAMES)
+def engine(request):
+    """Each peer that is installed, registered while this module's tests run."""
+    why = peers.why_missing(request.param)
+    if why:
+        pytest.skip(why)
+    peers.enable(request.param)
+    yield registry.get(request.param)
+    peers.disable(request.param)
+
+
+@pytest.fixture
+def scipy_only():
+    """SciPy's adapter, which every installation can have."""
+    peers.enable("scipy")
+    yield registry.get("scipy")
+    peers.disable()
+
+
+@pytest.mark.parametrize("spec", ONE_CHANNEL, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_channel(engine, spec, dtype):
+    spec = spec.replace(dtype=dtype)
+    skip_if_refused(engine, spec)
+    report = convbench.verify(spec, engines=[engine.name])
+    assert report.ok, f"{spec}: {report}"
+
+
+@pytest.mark.parametrize("memory_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_memory_formats(engine, memory_format, dtype):
+    spec = THREE_BY_THREE.replace(memory_format=memory_format, dtype=dtype)
+    skip_if_refused(engine, spec)
+    report = convbench.verify(spec, engines=[engine.name])
+    assert report.ok, f"{spec}: {report}"
+
+
+@pytest.mark.parametrize("spec", PROBLEMS, ids=str)
+def test_a_nan_reaches_its_windows_and_no_other(engine, spec):
+    if not engine.propagates_nonfinite:
+        pytest.skip(f"{engine.name} does not promise it, so auto never picks it")
+    skip_if_refused(engine, spec)
+    x, weight, _ = sample(spec)
+    struck = np.zeros(spec.input_shape)
+    struck.ravel()[np.random.default_rng(3).integers(0, struck.size, 3)] = 1
+    x[struck > 0] = np.nan
+    reached = run("reference", spec.replace(dtype="float64"), struck, np.ones(spec.weight_shape)) > 0
+    np.testing.assert_array_equal(np.isnan(run(engine, spec, x, weight)), reached, err_msg=f"{engine.name} on {spec}")
+
+
+@pytest.mark.parametrize("spec", [*PROBLEMS, ONE_CHANNEL[1]], ids=str)
+def test_the_same_bits_again(engine, spec):
+    skip_if_refused(engine, spec)
+    x, weight, _ = sample(spec)
+    first = run(engine, spec, x, weight).copy()
+    for _ in range(3):
+        np.testing.assert_array_equal(run(engine, spec, x, weight), first, err_msg=f"{engine.name} on {spec}")
+
+
+def test_it_leaves_the_librarys_threads_as_they_were(engine):
+    spec = ONE_CHANNEL[0]
+    counts = {"torch": "get_num_threads", "cv2": "getNumThreads"}
+    module = engine.peer.modules[0]
+    if module not in counts:
+        pytest.skip(f"{engine.name} has no number of threads that is the process'")
+    count = getattr(pytest.importorskip(module), counts[module])
+    before = count()
+    convbench.set_num_threads(before + 1)
+    try:
+        run(engine, spec, *sample(spec)[:2])
+    finally:
+        convbench.set_num_threads(before)
+    assert count() == before
+
+
+def test_one_layer_takes_many_shapes(engine):
+    weight = arrays(ONE_CHANNEL[0])[1]
+    if engine.why_unsupported(ONE_CHANNEL[0]):
+        pytest.fail(f"{engine.name} computes no image of one channel")
+    layer = convbench.Conv2d(weight, padding=(1, 2), engine=engine.name)
+    for spatial in ((40, 41), (9, 50), (40, 41)):
+        spec = ONE_CHANNEL[0].replace(spatial=spatial)
+        x, _ = arrays(spec)
+        assert_within_bound(engine, spec, layer(x), x, weight)
+
+
+def test_auto_takes_it_only_where_the_program_says_so(engine):
+    skip_if_refused(engine, THREE_BY_THREE)
+    refused = {c.engine: c.refused for c in convbench.select(THREE_BY_THREE).candidates}
+    assert refused[engine.name] == f"{engine.name} computes only where it is named"
+    peers.enable(engine.name, automatic=True)
+    try:
+        refused = {c.engine: c.refused for c in convbench.select(THREE_BY_THREE).candidates}
+        assert refused[engine.name] is None
+    finally:
+        peers.enable(engine.name)
+    assert {c.engine: c.refused for c in convbench.select(THREE_BY_THREE).candidates}[engine.name] is not None
+
+
+def test_auto_never_takes_one_that_spreads_a_nan(scipy_only):
+    peers.enable("scipy", automatic=True)
+    refused = {c.engine: c.refused for c in convbench.select(ONE_CHANNEL[0]).candidates}
+    assert refused["scipy"].startswith("scipy may spread a NaN")
+
+
+def test_versions_are_the_librarys_own(scipy_only):
+    import scipy
+
+    assert scipy_only.version == scipy.__version__
+
+
+def test_bad_names():
+    for call in (peers.enable, peers.disable, peers.why_missing):
+        assert_refused(("'tensorflow'", *peers.NAMES), call, "tensorflow")
+    assert_refused(peers.NAMES, peers.enable)
+
+
+def test_a_library_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(library.Peer, "installed", lambda peer: None)
+    with pytest.raises(ModuleNotFoundError, match=r"torch .*pip install 'convbench\[peers\]'"):
+        peers.enable("torch")
+    assert "torch" not in registry.engines()
+
+
+def test_an_engine_of_that_name_is_not_replaced():
+    class Other(convbench.Engine):
+        name = "scipy"
+
+        def why_unsupported(self, spec):
+            return None
+
+        def plan(self, spec, weight):
+            return lambda x, out: None
+
+    convbench.register(Other)
+    try:
+        assert_refused(("scipy", "unregister"), peers.enable, "scipy")
+        peers.disable("scipy")
+        assert isinstance(registry.get("scipy"), Other)
+    finally:
+        convbench.unregister("scipy")
+
+
+def test_a_plan_keeps_its_weight_and_counts_it(scipy_only):
+    spec = ONE_CHANNEL[0]
+    x, weight = arrays(spec)
+    plan = scipy_only.plan(spec, weight)
+    out, again = np.empty((2, *spec.output_shape), spec.dtype)
+    plan(x, out)
+    weight[...] = 0
+    plan(x, again)
+    np.testing.assert_array_equal(out, again)
+    assert out.any()
+    assert plan.nbytes >= weight.nbytes
