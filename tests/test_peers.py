@@ -25,7 +25,7 @@ from test_conformance import (  # noqa: F401
 from test_exact import PROBLEMS, test_whole_numbers_in_floats  # noqa: F401
 
 import convbench
-from convbench import ConvSpec, peers, registry
+from convbench import ConvSpec, peers, records, registry
 from convbench.data import sample as arrays
 from convbench.peers import library
 
@@ -193,3 +193,51 @@ def test_a_plan_keeps_its_weight_and_counts_it(scipy_only):
     np.testing.assert_array_equal(out, again)
     assert out.any()
     assert plan.nbytes >= weight.nbytes
+
+
+def test_bench_skips_a_library_that_is_not_installed(monkeypatch):
+    pytest.importorskip("asv")
+    from convbench.benchmarks import contest, session
+
+    monkeypatch.setattr(library.Peer, "installed", lambda peer: None)
+    given = session.Session([["one", str(ONE_CHANNEL[0])]], ["direct", "torch"], 0.01)
+    found = contest.measure_all(given)["one"]["engines"]
+    assert found["direct"]["refused"] is None
+    assert found["torch"]["refused"] == "torch needs torch to be installed; pip install 'convbench[peers]' brings it"
+    with pytest.raises(contest.RefusedError, match="torch needs torch"):
+        contest.prepare_one(given, "one", "torch")
+
+
+def test_bench_times_libraries_beside_the_engines(tmp_path, monkeypatch):
+    pytest.importorskip("asv")
+    from convbench import cli
+    from convbench.report.results import Report
+
+    monkeypatch.chdir(tmp_path)
+    spec = ONE_CHANNEL[0]
+    arguments = ["--problem", str(spec), "--engines", "direct", "--peers", "scipy,opencv", "--report", "out", "--quick"]
+    assert cli.main(["bench", *arguments]) == 0
+    report = Report.load(next(tmp_path.glob("out/*/report.json")))
+    entries = report.rows[0].engines
+    assert set(entries) == {"direct", "scipy", "opencv"}
+    import scipy
+
+    assert entries["scipy"].version == scipy.__version__
+    assert entries["scipy"].median > 0
+    assert f"scipy {scipy.__version__}" in report.settings["other libraries"]
+    assert report.rows[0].auto != "scipy"
+    if peers.why_missing("opencv"):
+        assert entries["opencv"].refused == peers.why_missing("opencv")
+        assert "opencv (not measured)" in report.settings["other libraries"]
+    assert "other libraries included" in report.prediction
+    assert {"direct", "scipy"} <= set(records.load(spec).timings)
+
+
+def test_peers_on_the_command_line():
+    from convbench.commands.given import ALL_PEERS, read_peers
+
+    assert read_peers(None) == ()
+    assert read_peers(ALL_PEERS) == peers.NAMES
+    assert read_peers("scipy, torch,scipy") == ("scipy", "torch")
+    assert_refused(("numpy", *peers.NAMES), read_peers, "scipy,numpy")
+    assert_refused(peers.NAMES, read_peers, "")

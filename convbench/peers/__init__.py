@@ -66,6 +66,13 @@ def disable(*names: str) -> None:
             registry.unregister(name)
 
 
+def enable_installed(names) -> None:
+    """Enable those of `names` that are peers, not enabled yet, and installed: what measures them skips the others."""
+    for name in names:
+        if name in NAMES and name not in registry.engines() and why_missing(name) is None:
+            enable(name)
+
+
 def why_missing(name: str) -> str | None:
     """Why that peer cannot be enabled here, as a sentence, or None; it is imported to know."""
     from convbench.peers.library import INSTALL
