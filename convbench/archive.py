@@ -11,6 +11,7 @@ It is read whole and checked before anything is written, and written in two step
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -250,13 +251,20 @@ def useless(base: Path) -> list[Removal]:
         found += [
             Removal(path, "left by a writer that was killed")
             for path in sorted(folder.glob(f"*/*{records.TEMPORARY}"))
-            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+            if _is_abandoned(path)
         ]
     kept, broken = stored(base)
     found += [Removal(path, f"damaged: {reason}") for path, reason in broken.items()]
     for path, record in kept.items():
         found += _useless_in(path, record)
     return found
+
+
+def _is_abandoned(path):
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+    except FileNotFoundError:  # its writer is done
+        return False
 
 
 def _useless_in(path, record):
@@ -280,14 +288,21 @@ def remove(removals: Iterable[Removal]) -> None:
     """
     for removal in removals:
         if removal.timings:
-            record = Stored.parse(removal.path.read_text(encoding="utf-8"))
-            left = {name: timing for name, timing in record.timings.items() if name not in removal.timings}
-            records.write_whole(removal.path, replace(record, timings=left).text())
+            _remove_timings(removal)
             continue
         removal.path.unlink(missing_ok=True)
         for folder in (removal.path.parent, removal.path.parent.parent):
-            if folder.is_dir() and not any(folder.iterdir()):
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
+
+
+def _remove_timings(removal):
+    try:
+        record = Stored.parse(removal.path.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # someone else took it away whole
+        return
+    left = {name: timing for name, timing in record.timings.items() if name not in removal.timings}
+    records.write_whole(removal.path, replace(record, timings=left).text())
 
 
 def describe(environment: Mapping | str) -> str:

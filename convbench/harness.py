@@ -21,6 +21,7 @@ from pathlib import Path
 from convbench import images, peers, records, registry, settings
 from convbench.asvrun import AsvError, AsvRun
 from convbench.benchmarks.session import AUTO, SECONDS, Session
+from convbench.compare.limits import measure as measure_limits
 from convbench.machine import Machine, this_machine
 from convbench.problems import Problem
 from convbench.report.results import OTHERS, Entry, Report, Row
@@ -109,7 +110,9 @@ def run(bench: Bench, progress) -> Report:
             raise AsvError(f"at {current}, {len(done)} of {len(bench.problems)} problems measured: {error}") from None
         metrics = asv.results()
     rows = [_row(problem, done[problem.name], metrics) for problem in bench.problems]
-    return Report(describe_machine(), _describe_run(bench) | _describe_peers(bench, rows), rows)
+    limits = measure_limits(settings.get_num_threads())  # for the roofline
+    described = _describe_run(bench) | _describe_peers(bench, rows)
+    return Report(describe_machine(), described, rows, limits.peaks, limits.bandwidth)
 
 
 def record(result: dict) -> None:

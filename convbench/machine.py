@@ -39,8 +39,12 @@ class Machine:
         Bytes of a vector register.
     fma_pipes : int
         Multiply-adds of such vectors started per cycle and core.
-    call_seconds, scalar_flops, bandwidth : float
-        Seconds of an empty planned call, FLOP/s of plain loops, bytes/s of all threads together.
+    hertz : float
+        Clock rate that the peak comes from.
+    bandwidth : float
+        Bytes per second to and from memory, of all threads together.
+    call_seconds, scalar_flops : float
+        Seconds of an empty planned call, FLOP/s of plain loops.
     """
 
     model: str
@@ -50,13 +54,9 @@ class Machine:
     vector_bytes: int
     fma_pipes: int = FMA_PIPES
     hertz: float = ASSUMED_HERTZ
+    bandwidth: float = BYTES_PER_SECOND_PER_CORE
     call_seconds: float = CALL_SECONDS
     scalar_flops: float = SCALAR_FLOPS
-
-    @property
-    def bandwidth(self) -> float:
-        """Bytes per second to and from memory."""
-        return BYTES_PER_SECOND_PER_CORE * self.threads
 
     def peak_flops(self, dtype: str, widest: int = 64) -> float:
         """FLOP/s of multiply-adds on all threads, by code that uses vectors of at most `widest` bytes."""
@@ -72,7 +72,8 @@ def this_machine(threads: int) -> Machine:
     width = next((width for name, width in _VECTOR_BYTES if name in isa), 16)
     vendor, family = _cpuinfo("vendor_id"), _cpuinfo("cpu family")
     pipes = 1 if (vendor, family, width) == (HALVED[0], str(HALVED[1]), HALVED[2]) else FMA_PIPES
-    return Machine(processor_name(), isa, usable_cores(), threads, width, pipes)
+    bandwidth = BYTES_PER_SECOND_PER_CORE * threads
+    return Machine(processor_name(), isa, usable_cores(), threads, width, pipes, bandwidth=bandwidth)
 
 
 @cache

@@ -26,6 +26,13 @@ def for_weight(engine: Engine, spec: ConvSpec, weight: np.ndarray, rtol: float |
     return engine.for_weight(inner, weight, rtol)
 
 
+def why_inexact(engine: Engine, spec: ConvSpec) -> str | None:
+    """Why integers are not given to `engine`, which computes them; None where it is exact, or they are none."""
+    if np.dtype(spec.dtype).kind in "iu" and not engine.exact_integers:
+        return f"{engine.name} may round, and {spec.dtype} needs exact sums"
+    return None
+
+
 def variants(engine: Engine, spec: ConvSpec) -> tuple[Engine, ...]:
     """The ways in which `engine` may compute `spec`, see `Engine.variants`."""
     return engine.variants(engine_spec(engine, spec))

@@ -22,7 +22,6 @@ means nothing.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import warnings
@@ -233,7 +232,7 @@ def write_all(texts: Mapping[Path, str]) -> None:
     OSError
         One can't be written.  A full disk or a folder without permission shows before any file is in its place.
     """
-    staged: dict[Path, str] = {}
+    staged: dict[Path, Path] = {}
     try:
         for path, text in texts.items():
             staged[path] = _stage(path, text)
@@ -242,19 +241,17 @@ def write_all(texts: Mapping[Path, str]) -> None:
             del staged[path]
     finally:  # after an interrupt too: leave no temporary file behind
         for temporary in staged.values():
-            with contextlib.suppress(FileNotFoundError):  # interrupted just after it took its place
-                os.unlink(temporary)
+            temporary.unlink(missing_ok=True)  # missing: interrupted just after it took its place
 
 
-def _stage(path, text) -> str:
-    temporary = str(path.parent / f"{path.stem}-{os.urandom(8).hex()}{TEMPORARY}")
-    # Not `tempfile`, whose files no other user may read: records are shipped and shared.
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+def _stage(path, text) -> Path:
+    temporary = path.parent / f"{path.stem}-{os.urandom(8).hex()}{TEMPORARY}"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        # Not `tempfile`, whose files no other user may read: records are shipped and shared.
+        with open(temporary, "x", encoding="utf-8") as file:
             file.write(text)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException:  # an interrupt too
+        temporary.unlink(missing_ok=True)
         raise
     return temporary
 

@@ -179,8 +179,8 @@ def _filtered(spec, engine: Engine, *, rtol, max_workspace, pinned) -> Candidate
 
 
 def _why_unfit(engine, spec, known, rtol, max_workspace, pinned):
-    if np.dtype(spec.dtype).kind in "iu" and not engine.exact_integers:
-        return f"{engine.name} rounds, and {spec.dtype} needs exact sums"
+    if inexact := planning.why_inexact(engine, spec):
+        return inexact
     if rtol is not None and not known.error_bound <= rtol:
         return f"its error bound {known.error_bound:.1e} is over rtol {rtol:.1e}"
     if max_workspace is not None and known.workspace_bytes > max_workspace:

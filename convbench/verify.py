@@ -115,9 +115,7 @@ def measured_error(measure: str, y: np.ndarray, exact: np.ndarray, scale: np.nda
 
 def _check(engine, spec, x, weight, exact, scale) -> EngineCheck:
     inner = planning.engine_spec(engine, spec)
-    reason = engine.why_unsupported(inner)
-    if reason is None and np.dtype(spec.dtype).kind in "iu" and not engine.exact_integers:
-        reason = f"{engine.name} rounds, and {spec.dtype} needs exact sums"
+    reason = engine.why_unsupported(inner) or planning.why_inexact(engine, spec)
     if reason is not None:
         return EngineCheck(engine.name, ok=True, refused=reason)
     errors = []

@@ -14,6 +14,7 @@ wherever a transform does not save arithmetic.
 from __future__ import annotations
 
 import math
+import platform
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from .jit.dense_shape import CONFLICT_BYTES
 from .loops import LoopPlan, computed_dtype
 
 GENERATED_DTYPES = ("float32", "float64")
+PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows
 LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 
 # What the families cost, in multiply-adds of whole vectors at the processor's peak (fitted to 750 random
@@ -39,6 +41,7 @@ WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most
 WIDE_STORE = 3  # an output vector, besides its products
 WIDE_STAGE = 4.4  # a vector of an input that must be padded
 WIDE_SPREAD = 8.4  # the same where the columns have a stride, too
+PRODUCT_TAP = 1.1  # a product of a matrix product
 PRODUCT_STORE = 8  # an output vector of a matrix product
 PRODUCT_COPY = 4  # a vector of its input: each is copied
 PRODUCT_SPREAD = 40  # the same where pixels have a stride
@@ -108,7 +111,7 @@ def _product_work(spec):
     vectors = spec.batch * _ceil(math.prod(spec.output_spatial), lanes)
     copy = PRODUCT_SPREAD if any(stride > 1 for stride in spec.stride) else PRODUCT_COPY
     inputs = spec.in_channels // spec.groups
-    return vectors * (spec.out_channels * (inputs + PRODUCT_STORE) + copy * spec.in_channels)
+    return vectors * (spec.out_channels * (PRODUCT_TAP * inputs + PRODUCT_STORE) + copy * spec.in_channels)
 
 
 class Direct(Engine):
@@ -131,11 +134,12 @@ class Direct(Engine):
 
     def variants(self, spec: ConvSpec) -> tuple[Engine, ...]:
         """A variant for each family that computes `spec` and is not far behind by the model."""
-        if spec.dtype not in GENERATED_DTYPES or spec.memory_format == "channels_last" or not generates_code():
+        known = platform.machine().lower() in PROCESSORS  # asked without loading the compiler
+        if spec.dtype not in GENERATED_DTYPES or spec.memory_format == "channels_last" or not known:
             return (self,)
         works = _works(spec)
         near = [name for name in sorted(works, key=works.get) if works[name] <= WORTH_A_TRY * min(works.values())]
-        return tuple(Direct(name) for name in near) if len(near) > 1 else (self,)
+        return tuple(Direct(name) for name in near)
 
     def takes_channels_last(self, spec: ConvSpec) -> bool:
         """The dense kernels read and write both formats."""

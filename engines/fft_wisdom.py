@@ -59,7 +59,7 @@ def load(place: Path) -> bool:
         text = place.read_text()
     except FileNotFoundError:
         return False
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         return _say(f"FFTW's wisdom {place} can't be read ({error}); transforms are planned anew")
     try:
         wisdom = tuple(base64.b64decode(part, validate=True) for part in json.loads(text)["wisdom"])

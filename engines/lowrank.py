@@ -5,6 +5,10 @@
 cut off where what is left is not above a tolerance (C. Eckart & G. Young, 1936); three axes are separated one
 after the other.  A kernel of one product needs no singular vectors: its largest element's row and column are
 the factors, which also keeps whole numbers whole.  Gaussian, box, binomial, Sobel and Prewitt are such.
+
+Kernels of integers are separated over the integers or not at all (`factorise_integers`).  One that is a product has
+a column that is a multiple of a primitive vector, one whose elements have no common divisor, and so is every other
+column of it: that vector is the factor, and the rows are divisible by it (C. F. Gauss' lemma on content).
 """
 
 from __future__ import annotations
@@ -80,6 +84,50 @@ def factorise(weight: np.ndarray, tolerance: float, most: int | None = None) -> 
             vectors[number, : len(terms)] = [term[axis] for term in terms]
         axes.append(vectors.reshape(*pairs, count, k))
     return Factors(tuple(axes), truncation, growth)
+
+
+def factorise_integers(weight: np.ndarray) -> tuple[np.ndarray, ...] | None:
+    """The factors of an integer weight (O, C, *kernel), or None where a pair of channels is no product of vectors.
+
+    Parameters
+    ----------
+    weight : ndarray of an integer dtype
+
+    Returns
+    -------
+    tuple of ndarray [O, C, k], of Python integers
+        For each axis of the kernel its vectors.  All but the last axis' are primitive and begin with a positive
+        element (constant ones are all 1), so that the last ones carry sign and scale; zeros are 1 ⊗ … ⊗ 0.
+    """
+    pairs = weight.shape[:2]
+    if math.prod(pairs) > MOST_PAIRS:
+        return None
+    found = []
+    for kernel in weight.reshape(-1, *weight.shape[2:]):
+        vectors = _primitive(kernel.astype(object))
+        if vectors is None:
+            return None
+        found.append(vectors)
+    return tuple(np.array(vectors, object).reshape(*pairs, -1) for vectors in zip(*found, strict=True))
+
+
+def _primitive(kernel):
+    """Vectors whose product is a kernel of Python integers, which never overflow, or None."""
+    if kernel.ndim == 1:
+        return [kernel]
+    matrix = kernel.reshape(len(kernel), -1)
+    places = np.argwhere(matrix != 0)
+    if len(places):
+        i, j = places[0]  # rows above are zero
+        divisor = math.gcd(*matrix[:, j]) * (1 if matrix[i, j] > 0 else -1)
+        column = matrix[:, j] // divisor
+        row = matrix[i] // column[i]
+    else:
+        column, row = np.array([1] * len(matrix), object), matrix[0]
+    if (np.outer(column, row) != matrix).any():
+        return None
+    rest = _primitive(row.reshape(kernel.shape[1:]))
+    return None if rest is None else [column, *rest]
 
 
 def _product(vectors):

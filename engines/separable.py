@@ -6,7 +6,8 @@
 The design of multistage separable planar filters, 1971).  A kernel of k × k and rank r costs 2 r k multiply-adds
 instead of k².  It wins on images, wherever the kernel is a Gaussian, a box, a Sobel or any other of low rank
 (`lowrank`), which it finds out from the weight's elements: `for_weight` gives the judge estimates for the very
-weight.  Two axes run fused in the cache (`jit.separable`), a third goes through memory.
+weight.  Two axes run fused in the cache (`jit.separable`), a third goes through memory.  Integers are computed
+exactly or not at all (`separable_integers`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from convbench.machine import Machine
 from convbench.spec import ConvSpec
 
 from .direct import Direct, generates_code
-from .lowrank import factorise
+from .lowrank import factorise, factorise_integers
+from .separable_integers import IntegerSeparable
 
 DTYPES = ("float32", "float64")
 #: What a kernel may lose where no `rtol` allows more, in units of roundoff: its elements are rounded themselves.
@@ -56,21 +58,30 @@ class Separable(Engine):
             self.variant = f"{factors.terms} terms" if factors.terms > 1 else "1 term"
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
-        """Two axes at least, in single and double precision."""
-        if spec.dtype not in DTYPES:
-            return f"separable computes {' and '.join(DTYPES)}, not {spec.dtype}"
+        """Two axes at least, in single and double precision and in integers."""
+        if spec.dtype not in DTYPES and not _is_integer(spec):
+            return f"separable computes {', '.join(DTYPES)} and integers, not {spec.dtype}"
         if sum(k > 1 for k in spec.kernel) < 2:
             return f"a kernel of {'×'.join(map(str, spec.kernel))} has nothing to separate: it lies along one axis"
         return None
 
     def for_weight(self, spec: ConvSpec, weight: np.ndarray, rtol: float | None = None) -> Engine:
-        """The engine with the factors of this weight, where they are few enough to be worth it."""
+        """The engine with the factors of this weight, where they are few enough to be worth it.
+
+        Integers need a single term for each pair of channels.  The engine that has it is exact (`exact_integers`);
+        this one is not, as it rounds factors of floating-point numbers, so the judge gives it no integers.
+        """
         most = (math.prod(spec.kernel) - 1) // sum(spec.kernel)
+        if _is_integer(spec):
+            vectors = factorise_integers(weight) if most else None
+            return self if vectors is None else IntegerSeparable(spec, vectors)
         factors = factorise(weight, _tolerance(spec, rtol), most) if most else None
         return self if factors is None else Separable(factors)
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
         """Lines of every thread, and of three axes the planes between the second and the third."""
+        if _is_integer(spec):
+            return Direct().workspace_bytes(spec)
         terms = self._terms(spec)
         lines = settings.get_num_threads() * (1 << 20)
         if spec.ndim < 3:
@@ -88,6 +99,8 @@ class Separable(Engine):
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """Vectors of all passes at the peak, and a part of the arrays' way through memory."""
+        if _is_integer(spec):  # this engine plans them directly
+            return Direct().predict_seconds(spec, machine)
         lanes = LANE_BYTES // spec.itemsize
         rows, width = spec.output_spatial[-2], -(-spec.output_spatial[-1] // lanes)
         terms = spec.batch * spec.out_channels * self._terms(spec)
@@ -105,6 +118,9 @@ class Separable(Engine):
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Factors, unless the judge had them; tiles generated where they are not there yet."""
+        if _is_integer(spec):
+            known = self.for_weight(spec, weight)
+            return (Direct() if known is self else known).plan(spec, weight, bias)
         factors = self._factors or factorise(weight, _tolerance(spec, None))
         if factors is None or not generates_code():  # NaN and Inf have no factors
             return Direct().plan(spec, weight, bias)
@@ -119,6 +135,10 @@ class Separable(Engine):
         first, *rest = spec.kernel
         ranks = min(first, math.prod(rest)) * (min(rest) if len(rest) > 1 else 1)
         return spec.in_channels // spec.groups * ranks
+
+
+def _is_integer(spec):
+    return np.dtype(spec.dtype).kind in "iu"
 
 
 def _tolerance(spec, rtol):

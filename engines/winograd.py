@@ -27,6 +27,7 @@ from convbench.machine import Machine, this_machine
 from convbench.settings import get_num_threads
 from convbench.spec import ConvSpec
 
+from .direct import PROCESSORS
 from .jit.target import cache_bytes
 from .jit.winograd_matrices import growth
 from .jit.winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
@@ -35,7 +36,6 @@ DTYPES = ("float32", "float64")
 MOST_TAPS = 7
 TABLE_LIMIT_BYTES = 64 << 20
 RUN, RECORD_BYTES = 16, 80  # tiles of a row that one record is about
-PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows, asked without loading a compiler
 #: Outputs of a tile per dimension that are considered: odd numbers leave more of even-sized planes over.
 OUTPUTS = (2, 4, 6)
 #: What rounding sums of C products adds, in parts of `growth` and √C: of data of both signs nothing (0.15 in all from

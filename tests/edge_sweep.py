@@ -290,8 +290,7 @@ class Family:
 
 def small_blocks():
     """Several blocks of k, of the dense and of the product kernels."""
-    dense.cache_bytes = dense_layout.cache_bytes = lambda: SMALL_CACHE
-    product.PANEL_BYTES = SMALL_CACHE
+    dense.cache_bytes = dense_layout.cache_bytes = product.cache_bytes = lambda level=2: SMALL_CACHE
 
 
 def small_patches():

@@ -167,18 +167,17 @@ def test_records_of_another_machine_are_kept_but_not_used_here():
 def test_a_disk_that_fills_up_while_merging_changes_nothing(calls, monkeypatch):
     records.save(SPEC, {"direct": _timing(1e-3)})
     before = _files(records.directory())
-    opened = os.open
     left = [calls]
 
     def fail(*arguments, **keywords):
         if not left[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         left[0] -= 1
-        return opened(*arguments, **keywords)
+        return open(*arguments, **keywords)
 
     many = [_stored(fft=_timing(engine="fft")), _stored(OTHER), _stored(OTHER, _elsewhere())]
     with monkeypatch.context() as patched:
-        patched.setattr(os, "open", fail)
+        patched.setattr(records, "open", fail, raising=False)
         with pytest.raises(OSError, match="No space left"):
             archive.merge(many, records.directory())
     assert _files(records.directory()) == before
@@ -350,6 +349,19 @@ def test_useless_are_older_schemas_damaged_files_and_what_killed_writers_left():
         f"v2/{here.name}/{name}",
         f"v2/{here.name}/fresh.tmp",
     }
+
+
+def test_files_that_vanish_meanwhile_disturb_nothing():
+    base = records.directory()
+    records.save(SPEC, {"direct": _timing(), "gone": _timing()})
+    records.save(OTHER, {"gone": _timing()})
+    (records.path_of(SPEC, base).parent / "done.tmp").symlink_to(base / "nothing")  # no stat, as if renamed just now
+    found = archive.useless(base)
+    assert len(found) == 2
+    for spec in (SPEC, OTHER):
+        records.path_of(spec, base).unlink()
+    archive.remove(found)
+    assert archive.stored(base) == ({}, {})
 
 
 def test_everything_is_the_records_and_nothing_else():

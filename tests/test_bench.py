@@ -117,6 +117,12 @@ def test_engines_that_are_too_much_do_not_take_part(attribute, value, reason, mo
         contest.accepted("direct", ConvSpec.parse(TINY))
 
 
+def test_an_engine_that_is_exact_for_some_weights_only_is_not_timed_on_integers():
+    spec = ConvSpec.parse("--dt=s32 mb1ic1ih8oc1oh8kh3ph1")
+    with pytest.raises(contest.RefusedError, match="separable may round, and int32 needs exact sums"):
+        contest.accepted("separable", spec)
+
+
 def test_images_get_pixels_and_layers_get_numbers():
     x, weight = contest.arrays(ConvSpec.parse("mb2ic1ih32oc1oh32kh3ph1"))
     assert x.shape == (2, 1, 32, 32)
@@ -194,6 +200,9 @@ def test_bench_end_to_end_outside_any_checkout(environment, scratch, tmp_path):
     assert {"report.html", "report.md", "report.json"} <= {path.name for path in folder.iterdir()}
     saved = harness.Report.load(folder / "report.json")
     assert [(row.name, row.best, row.agree) for row in saved.rows] == [(TINY, "direct", True)]
+    assert saved.rows[0].engines["direct"].plan_seconds > 0
+    assert saved.bandwidth > 0
+    assert all(peak > 0 for peak in saved.peaks.values())
     assert list(scratch.iterdir()) == []
     code = f"import convbench; s = convbench.select(convbench.ConvSpec.parse({TINY!r})); print(s.engine, s.source)"
     after = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

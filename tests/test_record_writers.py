@@ -83,27 +83,43 @@ def write_until_killed(begun):
         os.write(begun, b"." if number == 1 else b"")
         number += 1
 
-def kill_after_half_of(name, calls):
-    # The process dies at the `calls`-th call of an os function, before or after it.
-    real, count = getattr(os, name), 0
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def kill_at(step, calls):
+    # The process dies at the `calls // 2`-th call, before it where `calls` is even, else after it.
+    module, real = {"open": (records, open), "replace": (os, os.replace), "write": (records, open)}[step]
+    count = 0
     def dying(*arguments, **keywords):
         nonlocal count
         count += 1
-        if count == calls // 2 and calls % 2 == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if count == calls // 2 and calls % 2 == 0 and step != "write":
+            die()
         result = real(*arguments, **keywords)
         if count == calls // 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+            return dying_file(result, calls % 2) if step == "write" else die()
         return result
-    setattr(os, name, dying)
+    setattr(module, step if step != "write" else "open", dying)
+
+def dying_file(file, whole):
+    class Dying:
+        def __enter__(self):
+            return self
+        def __exit__(self, *_):
+            file.close()
+        def write(self, text):
+            file.write(text if whole else text[: len(text) // 2])
+            file.flush()
+            die()
+    return Dying()
 
 for line in sys.stdin:
     kind, number = line.split()
     begins, begun = os.pipe()
     child = os.fork()
     if not child:
-        if kind in ("open", "fdopen", "replace"):
-            kill_after_half_of(kind, int(number))
+        if kind != "delay":
+            kill_at(kind, int(number))
         write_until_killed(begun)
     if kind == "delay":
         os.read(begins, 1)
@@ -149,8 +165,8 @@ def test_a_writer_killed_at_a_random_moment_leaves_a_whole_record(kill):
     _assert_auto_works()
 
 
-@pytest.mark.parametrize("step", ["open", "fdopen", "replace"])
-@pytest.mark.parametrize("number", [2, 3, 6, 7])  # before and after the step, in the first save and in the third
+@pytest.mark.parametrize("step", ["open", "write", "replace"])
+@pytest.mark.parametrize("number", [2, 3, 6, 7])  # before (or half-way) and after, in the first save and the third
 def test_a_writer_killed_at_any_step_leaves_a_whole_record(kill, step, number):
     assert kill(step, number) == -9
     found, messages = _loaded()
@@ -176,6 +192,11 @@ for number in range(1, 61):
     assert records.save(spec, {name: timing})
     found = records.load(spec)
     assert found and all(t.median == t.samples * 1e-6 for t in found.timings.values()), found
+import numpy, convbench
+from convbench.data import sample
+x, weight = sample(spec)
+results = [convbench.conv2d(x, weight, padding=spec.padding, engine=engine) for engine in ("auto", "reference")]
+numpy.testing.assert_allclose(*results, rtol=0, atol=1e-5, err_msg=str(spec))
 """
 
 
@@ -274,12 +295,13 @@ def test_a_full_disk_leaves_the_old_records_and_costs_one_warning(small_disk, mo
 
 
 def test_a_record_with_any_byte_changed_is_missing_or_as_it_was():
-    records.save(SPEC, {"direct": _timing(1.25e-3), "fft": _timing(2.5e-3, "fft")})
+    records.save(SPEC, {"direct": _timing(1.25e-3)})
     whole = _path().read_bytes()
     saved = records.load(SPEC).timings
     missing = 0
+    marks = b' 1"\0'
     for position, before in enumerate(whole):
-        for value in {0, ord(" "), ord("1"), ord('"'), before ^ 1, before ^ 128} - {before}:
+        for value in {marks[position % len(marks)], before ^ 1, before ^ 128} - {before}:
             _path().write_bytes(whole[:position] + bytes([value]) + whole[position + 1 :])
             records._warned.clear()
             found, messages = _loaded()
@@ -291,7 +313,7 @@ def test_a_record_with_any_byte_changed_is_missing_or_as_it_was():
             else:  # a blank between two parts, say
                 assert found.timings == saved, case
                 assert messages == [], case
-    assert missing > 3 * len(whole), "hardly any change was noticed"
+    assert missing > 1.5 * len(whole), f"{SPEC}: hardly any change was noticed"
 
 
 def test_a_record_cut_anywhere_is_missing():
@@ -326,6 +348,15 @@ def test_auto_computes_with_damaged_records():
             damaged[position] = rng.randrange(256)
         _path().write_bytes(bytes(damaged))
         _assert_auto_works()
+
+
+def test_wisdom_that_is_no_text_is_planned_anew():
+    wisdom = pytest.importorskip("convbench.engines.fft_wisdom")
+    place = wisdom.path()
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b'{"wisdom": ["\xff"]}')
+    with pytest.warns(RuntimeWarning, match="planned anew"):
+        assert wisdom.load(place) is False
 
 
 # What changes of the engines leave of a record.

@@ -163,11 +163,11 @@ def _fail_with(number):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
-@pytest.mark.parametrize("where", [(os, "open"), (os, "replace")])
+@pytest.mark.parametrize("where", [(records, "open"), (os, "replace")])
 def test_a_disk_that_takes_no_record_costs_one_warning(where, number, monkeypatch):
     records.save(SPEC, {"direct": _timing(1e-3)})
     with monkeypatch.context() as patched:
-        patched.setattr(*where, _fail_with(number))
+        patched.setattr(*where, _fail_with(number), raising=False)
         saved, messages = _warnings_of(records.save, SPEC, {"direct": _timing(2e-3)})
         assert saved is False
         assert len(messages) == 1, messages
@@ -197,10 +197,9 @@ def test_an_interrupt_while_writing_leaves_the_old_record(monkeypatch):
 
 def _write_half_then(monkeypatch, error):
     """Let the writing of a record stop in the middle, with half its text on disk."""
-    opened = os.fdopen
 
-    def fdopen(handle, *arguments, **keywords):
-        file = opened(handle, *arguments, **keywords)
+    def open_half(*arguments, **keywords):
+        file = open(*arguments, **keywords)  # noqa: SIM115 (closed by Half)
 
         class Half:
             def __enter__(self):
@@ -216,7 +215,7 @@ def _write_half_then(monkeypatch, error):
 
         return Half()
 
-    monkeypatch.setattr(os, "fdopen", fdopen)
+    monkeypatch.setattr(records, "open", open_half, raising=False)
 
 
 def test_a_folder_that_is_a_file_costs_one_warning(tmp_path, monkeypatch):

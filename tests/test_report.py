@@ -1,5 +1,6 @@
 """The report: its data, the table, the plots, the pages; nothing is measured."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -76,6 +77,23 @@ def test_reports_come_back_from_json(report, tmp_path):
     assert Report.load(tmp_path / "report.json") == report
 
 
+def test_reports_of_earlier_versions_are_read_and_other_files_refused(report, tmp_path):
+    path = tmp_path / "report.json"
+    report.save(path)
+    content = json.loads(path.read_text())
+    for field in ("peaks", "bandwidth"):
+        del content[field]
+    for row in content["rows"]:
+        for entry in row["engines"].values():
+            del entry["plan_seconds"]
+    path.write_text(json.dumps(content))
+    assert Report.load(path) == report
+    for text in ("", "[]", "{}", '{"rows": [{}]}', '{"rows": [], "machine": {}, "settings": {}, "more": 1}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"is no report of a run .* `convbench bench` writes is accepted"):
+            Report.load(path)
+
+
 def _printed(report):
     from rich.console import Console
 
@@ -105,16 +123,44 @@ def test_pages_are_written_whole_and_self_contained(report, tmp_path):
     from convbench.report import pages
 
     files = pages.write(report, tmp_path)
-    assert [path.name for path in files[:3]] == ["report.html", "report.md", "report.json"]
+    assert [path.name for path in files[:4]] == ["report.html", "report.md", "report.json", "report.csv"]
     assert all(path.exists() for path in files)
     html = (tmp_path / "report.html").read_text()
-    assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*', html) == []
+    assert "@import" not in html
+    assert re.findall(r"url\((?!#)[^)]*", html) == []
     assert "a &lt;processor&gt;" in html
-    assert "picky takes &lt;3-D&gt; problems only" not in html  # picky was never measured: no column
+    assert "a <processor>" not in html
     markdown = (tmp_path / "report.md").read_text()
-    assert "| photo-128-k3 | quick | 2.00× | 2.00 ms | 1.00 ms | 10% | yes | slow 2.00× |" in markdown
-    for picture in re.findall(r"\]\((.*\.svg)\)", markdown):
+    assert "| photo-128-k3 | quick | 2.00× | 2.00 ms | 1.00 ms | 10% | yes | slow 2.00× | quick |" in markdown
+    pictures = re.findall(r"\]\((.*\.svg)\)", markdown)
+    assert pictures
+    for picture in pictures:
         assert (tmp_path / picture).exists()
+
+
+def test_ids_on_a_page_are_unique_and_what_they_refer_to_exists(report, tmp_path):
+    from convbench.report import pages
+
+    html = pages.write(report, tmp_path)[0].read_text()
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    referred = re.findall(r'href="#([^"]+)"', html) + re.findall(r"url\(#([^)]+)\)", html)
+    assert referred
+    assert set(referred) <= set(ids)
+
+
+def test_figures_follow_the_pages_colour_scheme(report):
+    from convbench.report import style
+    from convbench.report.plots import plots
+
+    plot = plots(report, "slow")["maps"][0]
+    assert style.INK in plot.svg
+    for ink in (style.INK, style.SOFT, style.LINE, style.PAPER):
+        assert ink not in plot.inline
+        assert ink not in style.PALETTE
+    assert "var(--ink)" in plot.inline
+    assert ElementTree.fromstring(plot.inline.replace("xlink:", "")).attrib["role"] == "img"
 
 
 def test_refusals_show_their_reason(report, tmp_path):
@@ -123,16 +169,29 @@ def test_refusals_show_their_reason(report, tmp_path):
     refusing = _row("room-4801", slow=Entry("slow takes <2-D> problems only"))
     pages.write(Report(report.machine, report.settings, [report.rows[0], refusing]), tmp_path)
     assert "slow takes &lt;2-D&gt; problems only" in (tmp_path / "report.html").read_text()
+    assert "| room-4801 | slow | slow takes <2-D> problems only |" in (tmp_path / "report.md").read_text()
 
 
 def test_plots_are_svg_and_the_same_for_the_same_report(report):
-    from convbench.report.plots import plots
+    from convbench.report.plots import fronts, plots
 
-    drawn = plots(report)
-    assert list(drawn) == ["winner-map", "image-times", "cnn-times", "signal-times", "errors"]
-    for text in drawn.values():
-        assert ElementTree.fromstring(text).tag.endswith("svg")
-    assert plots(report) == drawn
+    drawn = plots(report, "slow")
+    names = [plot.name for plot in drawn["maps"]]
+    assert names[:3] == ["winner-map-one-channel", "speedup-map-one-channel", "regret-map-one-channel"]
+    assert [plot.name for plot in drawn["suites"]] == ["cnn-times", "signal-times"]
+    assert [drawn["roofline"], drawn["curves"]] == [[], []]  # no peak, and two kernels make no curve
+    for plot in [*(plot for found in drawn.values() for plot in found), *fronts(report)]:
+        assert ElementTree.fromstring(plot.svg).tag.endswith("svg")
+    assert plots(report, "slow") == drawn
+
+
+def test_what_was_not_measured_is_left_out_and_said(report, tmp_path):
+    from convbench.report import pages
+
+    html = pages.write(report, tmp_path)[0].read_text()
+    assert "Roofline: this run&#39;s data have no measured peak and bandwidth." in html
+    assert "Amortisation: this run&#39;s data have no planning times." in html
+    assert 'id="amortisation"' not in html
 
 
 def test_a_single_given_problem_makes_a_report(tmp_path):
@@ -143,3 +202,20 @@ def test_a_single_given_problem_makes_a_report(tmp_path):
     report = Report({"processor": "p", "threads": "1"}, {"date": "d"}, [lone])
     pages.write(report, tmp_path)
     assert "–" in _printed(report)
+
+
+@pytest.mark.parametrize("error", [0.0, float("inf"), float("nan")])
+def test_errors_that_a_logarithm_cannot_show_make_a_report(report, tmp_path, error):
+    from convbench.report import pages
+
+    odd = Entry(None, 3e-3, 3e-3, 3e-3, 3, error, 1e-6, error == 0, 0, 3.0, "1")
+    pages.write(Report(report.machine, report.settings, [_row(slow=odd)]), tmp_path)
+    assert 'data-value="nan"' not in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_that_every_engine_refused_makes_a_report(tmp_path):
+    from convbench.report import pages
+
+    row = Row("x", "given", "mb1ic1iw8oc1ow8kw3pw1", "", "", {"picky": Entry("no")})
+    pages.write(Report({"processor": "p", "threads": "1"}, {"date": "d"}, [row]), tmp_path)
+    assert "| x | picky | no |" in (tmp_path / "report.md").read_text()

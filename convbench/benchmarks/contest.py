@@ -54,11 +54,11 @@ def measure(spec: ConvSpec, session: Session) -> dict:
         ``text``, ``auto`` (the engine that the judge picks unmeasured), ``wall`` (seconds spent)
         and ``engines``: by name a dict of ``refused`` and, where that is None, ``median``, ``q1``,
         ``q3`` and ``samples`` of the fastest variant, ``modelled`` (the median of the variant that the engine's
-        model picks), ``variants`` (medians, quartiles and samples of all), ``error``, ``bound``, ``agrees``,
-        ``workspace_bytes`` and ``version``.
+        model picks), ``variants`` (medians, quartiles and samples of all), ``plan_seconds`` (planning the fastest
+        variant once, code generation included), ``error``, ``bound``, ``agrees``, ``workspace_bytes`` and ``version``.
     """
     begin = time.perf_counter()
-    entries, calls = {}, {}
+    entries, calls, plan_seconds = {}, {}, {}
     x, weight = arrays(spec, session.image)
     for name in session.engines:
         try:
@@ -67,24 +67,26 @@ def measure(spec: ConvSpec, session: Session) -> dict:
             entries[name] = {"refused": str(refusal)}
             continue
         for way in planning.variants(engine, spec):
+            start = time.perf_counter()
             calls[name, way.variant] = planned(way, spec, x, weight)
+            plan_seconds[name, way.variant] = time.perf_counter() - start
         entries[name] = {"refused": None, "version": engine.version}
         entries[name]["workspace_bytes"] = planning.workspace_bytes(engine, spec)
     if calls:
         for result in verify(spec, engines=dict.fromkeys(name for name, _ in calls)).results:
             entries[result.engine].update(error=result.error, bound=result.bound, agrees=bool(result.ok))
         for (name, variant), timing in interleaved(calls, session.seconds).items():
-            _enter(entries[name], variant, asdict(timing))
+            _enter(entries[name], variant, asdict(timing), plan_seconds[name, variant])
     wall = time.perf_counter() - begin
     return {"text": str(spec), "auto": unmeasured_choice(spec), "wall": wall, "engines": entries}
 
 
-def _enter(entry, variant, timing):
+def _enter(entry, variant, timing, plan_seconds):
     """Add a variant's timing to its engine's entry; the model's choice comes first."""
     entry.setdefault("modelled", timing["median"])
     entry.setdefault("variants", {})[variant] = timing
     if timing["median"] <= entry.get("median", timing["median"]):
-        entry.update(timing)
+        entry.update(timing, plan_seconds=plan_seconds)
 
 
 def prepare_one(session: Session, name: str, engine: str) -> Callable[[], object]:
@@ -109,7 +111,7 @@ def accepted(name: str, spec: ConvSpec) -> Engine:
     except ValueError:
         raise RefusedError(_why_absent(name)) from None
     inner = planning.engine_spec(engine, spec)
-    reason = engine.why_unsupported(inner)
+    reason = engine.why_unsupported(inner) or planning.why_inexact(engine, spec)
     if reason:
         raise RefusedError(reason)
     needed = planning.workspace_bytes(engine, spec)

@@ -290,8 +290,11 @@ def _tell_damaged(broken):
 
 def _in_words(call, *arguments, after="nothing is changed", **keywords):
     """Call something that writes; where it can't, say where and why, and what that leaves."""
+    from convbench import records
+
     try:
         return call(*arguments, **keywords)
     except OSError as error:
-        place = error.filename2 or error.filename or "the disk"
+        place = Path(error.filename2 or error.filename or "the disk")
+        place = place.parent if place.suffix == records.TEMPORARY else place  # whose name says nothing
         raise OSError(f"{place} can't be written ({error.strerror or error}); {after}") from None

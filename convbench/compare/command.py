@@ -78,6 +78,7 @@ def run(rows: Sequence[Row], args, progress) -> Comparison:
         strict=args.strict,
         rounds=protocol.QUICK_ROUNDS if args.quick else protocol.ROUNDS,
         command=shlex.join(["convbench", *sys.argv[1:]]),
+        memory=not (args.problem or args.only or args.quick),
         progress=advance,
     )
 

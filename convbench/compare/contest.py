@@ -12,6 +12,7 @@ import numpy as np
 from convbench import conv, data, kernels, settings
 from convbench.compare import limits, protocol
 from convbench.compare.gauge import machine_gauge
+from convbench.compare.memory import measure as measure_memory
 from convbench.compare.peers import PEERS, Peer, installed
 from convbench.compare.results import COPY, INTO, OURS, Comparison, Result
 from convbench.compare.rows import COPY_ROW, Row, group_of
@@ -35,6 +36,7 @@ def compare(
     strict: bool = False,
     rounds: int = protocol.ROUNDS,
     command: str = "convbench compare",
+    memory: bool = False,
     progress: Progress = lambda name: None,
 ) -> Comparison:
     """Time an engine and its peers on `rows`.
@@ -52,6 +54,8 @@ def compare(
         Of blocks.
     command : str
         What the report says that made it.
+    memory : bool
+        Whether to measure what a large image takes, too.
     progress : callable
         Gets the name of each row before it is run, and "" at the end.
     """
@@ -85,6 +89,7 @@ def compare(
         versions,
         datetime.date.today().isoformat(),
         command,
+        measure_memory() if memory else None,
     )
 
 

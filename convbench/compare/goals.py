@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from convbench import display
 from convbench.compare.limits import Limits
+from convbench.compare.memory import MEMORY_PART
 from convbench.compare.results import Comparison, Result, geometric_mean, mean_ratio
 from convbench.compare.rows import COPY_SHARE, PEAK_SHARES, SHORT_SECONDS, TIE_SECONDS, Group, group_of
 
@@ -33,7 +34,7 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
             found += _peak_goals(group, results, comparison.limits)
         if group.key == "signal":
             found += _signal_goal(group, results)
-    return found
+    return found + _memory_goal(comparison.memory)
 
 
 def ceiling(results: Sequence[Result], limits: Limits) -> tuple[int, float] | None:
@@ -76,6 +77,11 @@ def _ratio_goals(group: Group, results):
     under = sum(ratio < group.floor for ratio in ratios.values())
     reached = f"{under} of {len(ratios)} under; least {ratios[worst]:.2f} ({worst})"
     yield Verdict(group.title, f"no row under {group.floor:g}", reached, not under)
+    for peer, least in group.apart:
+        mean = mean_ratio(results, (peer,))
+        if mean is not None:
+            goal = f"geometric mean ≥ {least:g} over {peer}"
+            yield Verdict(group.title, goal, f"{mean:.2f}", mean >= least)
 
 
 def _copy_goal(group, results):
@@ -96,6 +102,18 @@ def _peak_goals(group, results, limits):
             yield Verdict(
                 group.title, f"{dtype} ≥ {least:.0%} of its peak on every row", reached, shares[worst] >= least
             )
+
+
+def _memory_goal(memory):
+    if memory is None:
+        return []
+    least = f"{display.size(memory.image_bytes // MEMORY_PART)} more at its peak than its arrays"
+    goal = f"an image of {memory.title} takes at most a {MEMORY_PART}th of the image, {least}"
+    return [
+        Verdict(
+            "Memory", goal, display.size(memory.extra_bytes), memory.extra_bytes * MEMORY_PART <= memory.image_bytes
+        )
+    ]
 
 
 def _signal_goal(group, results):

@@ -12,6 +12,29 @@ from convbench.peers.images import NumPy, OpenCV, OpenCVSeparable, SciPy, SciPyI
 from convbench.peers.library import Peer
 from convbench.peers.networks import OnnxRuntime, OpenVino, Torch, TorchChannelsLast
 
+
+class Direct(Peer):
+    """This library's own engine `direct`: what its other engines are compared with."""
+
+    name = "direct engine"
+    modules = ("convbench",)
+
+    def prepare(self, spec, x, weight, threads):
+        """A planned layer at its best."""
+        from convbench import conv
+
+        layer = (conv.Conv1d, conv.Conv2d, conv.Conv3d)[spec.ndim - 1](
+            weight,
+            stride=spec.stride,
+            padding=spec.padding,
+            dilation=spec.dilation,
+            groups=spec.groups,
+            engine="direct",
+            tuning="measure",
+        )
+        return lambda: layer(x)
+
+
 PEERS = (
     Torch(),
     TorchChannelsLast(),
@@ -24,6 +47,7 @@ PEERS = (
     SciPy("oaconvolve"),
     SciPyImage(),
     SciPySeparable(),
+    Direct(),
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from convbench.compare.limits import Limits
+from convbench.compare.memory import Memory
 from convbench.compare.rows import GROUPS, Group, Row
 from convbench.spec import ConvSpec
 from convbench.timing import Timing
@@ -109,6 +110,8 @@ class Comparison:
         By peer; None is not installed.
     date : str
     command : str
+    memory : Memory or None
+        What a large image takes beside its arrays, where that was measured.
     """
 
     results: tuple[Result, ...]
@@ -124,6 +127,7 @@ class Comparison:
     versions: dict[str, str | None]
     date: str
     command: str
+    memory: Memory | None = None
 
     def groups(self) -> list[tuple[Group, tuple[Result, ...]]]:
         """The groups that have rows, in order, each with its rows."""

@@ -30,6 +30,8 @@ class Group:
         The goal: geometric mean and least of (the best rival's time / ours).
     engine : str
         Who computes ours, whatever engine the others are asked for; empty where it is that one.
+    apart : tuple of (str, float)
+        A further goal: the geometric mean over that peer alone.
     """
 
     key: str
@@ -39,6 +41,7 @@ class Group:
     mean: float | None = None
     floor: float | None = None
     engine: str = ""
+    apart: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,38 @@ GROUPS = (
         2.0,
         1.0,
         "auto",
+        (("scipy separable", 8.0),),
     ),
     Group("layers", "3×3 layers of stride 1, as `auto` picks", _NETWORKS, _NETWORKS, 1.6, 1.0, "auto"),
     Group(
         "large", "Large kernels, as `auto` picks", ("opencv", *_SCIPY[:2]), ("opencv", *_SCIPY[:2]), 4.0, 2.0, "auto"
+    ),
+    Group(
+        "channels",
+        "Long kernels over many channels, as `auto` picks",
+        _NETWORKS[:3],
+        _NETWORKS[:3],
+        3.0,
+        3.0,
+        "auto",
+    ),
+    Group(
+        "im2col",
+        "Dense 2-D layers by `im2col`, against `direct`",
+        ("direct engine",),
+        ("direct engine",),
+        0.8,
+        0.8,
+        "im2col",
+    ),
+    Group(
+        "filters",
+        "Image filters of public suites, as `auto` picks",
+        ("opencv", *_SCIPY, *_NETWORKS),
+        ("opencv", *_SCIPY, *_NETWORKS),
+        2.0,
+        1.0,
+        "auto",
     ),
     Group("peak", "Share of the multiply-add peak", _TORCH, _TORCH),
     Group("signal", "Short 1-D signals", ("numpy", *_SCIPY, *_NETWORKS), ("numpy", *_SCIPY, *_TORCH)),
@@ -105,6 +136,9 @@ _QUICK = (
     "gaussian-512-k31",
     "auto-res2a_branch2b-b1",
     "large-1024-k31",
+    "channels-64-64-k31",
+    "im2col-cosmictagger:22",
+    "gaussian_512_k25",
 )
 
 _RESNET = (
@@ -210,6 +244,38 @@ _PEAKS = (
 )
 
 
+_CHANNELS = (
+    ("channels-32-64-k2048", "mb1ic32iw10240oc64ow8193kw2048pw0", "julius bench/fftconv.py"),
+    ("channels-64-64-k31", "mb1ic64ih128oc64oh128kh31ph15", "64 channels of 128², 31×31 kernels"),
+)
+
+_FILTERS = (
+    ("2d_7x7", "mb1ic1ih7oc1oh7kh7ph3", "Astropy test_convolve_speeds.py"),
+    ("2d_36x13_k13x36_full", "mb1ic1ih36iw13oc1oh48ow48kh13kw36ph12pw35", "SciPy signal.py"),
+    ("filter2D_QVGA_k5", "mb1ic1ih240iw320oc1oh240ow320kh5kw5ph2pw2", "OpenCV imgproc/perf/perf_filter2d.cpp"),
+    ("2d_512x7_valid", "mb1ic1ih512oc1oh506kh7ph0", "SciPy signal.py"),
+    (
+        "filter2D_SXGA_k13",
+        "mb1ic1ih1024iw1280oc1oh1024ow1280kh13kw13ph6pw6",
+        "OpenCV cudafilters/perf/perf_filters.cpp",
+    ),
+    ("box15_2560x1440", "mb1ic1ih1440iw2560oc1oh1440ow2560kh15kw15ph7pw7", "libcipr benchmarks/README.md"),
+    ("gaussian_512_k25", "mb1ic1ih512oc1oh512kh25ph12", "cuCIM cupyx_scipy_ndimage_filter_bench.py"),
+    ("matchTemplate_SXGA_t30", "mb1ic1ih1024iw1280oc1oh995ow1251kh30kw30ph0pw0", "OpenCV perf_match_template.cpp"),
+    ("2d_256x100_full", "mb1ic1ih256oc1oh355kh100ph99", "cuSignal test_convolution.py"),
+    (
+        "stackBlur_p1080_k101",
+        "mb1ic1ih1080iw1920oc1oh1080ow1920kh101kw101ph50pw50",
+        "OpenCV imgproc/perf/perf_blur.cpp",
+    ),
+    ("filter2D_p1080_k13_c4", "g4mb1ic4ih1080iw1920oc4oh1080ow1920kh13kw13ph6pw6", "OpenCV perf_filters.cpp"),
+    ("convolution_3072_k17", "mb1ic1ih3072oc1oh3072kh17ph8", "CUDA samples convolutionSeparable"),
+    ("box15_7680x4320", "mb1ic1ih4320iw7680oc1oh4320ow7680kh15kw15ph7pw7", "libcipr benchmarks/README.md"),
+    ("pyrDown_p720", "mb1ic1ih720iw1280oc1oh360ow640kh5kw5sh2sw2ph2pw2", "OpenCV imgproc/perf/perf_pyramids.cpp"),
+    ("convolve1d_512_k41", "mb1ic1ih512iw512oc1oh512ow512kh1kw41ph0pw20", "cuCIM bench_convolve.py"),
+)
+
+
 def _resnet():
     for batch in BATCHES:
         for name, text in _RESNET:
@@ -260,6 +326,9 @@ def _table():
         "separable": _gaussians(),
         "layers": _layers(),
         "large": _large(),
+        "channels": _CHANNELS,
+        "filters": _FILTERS,
+        "im2col": ((f"im2col-{name}", text, source) for name, text, source in _LAYERS),
         "peak": _peaks(),
         "signal": _SIGNALS,
     }

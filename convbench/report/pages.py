@@ -3,58 +3,64 @@
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from convbench.report.plots import plots
-from convbench.report.results import CLOSE, Report, duration, error_part, ratio, size
+from convbench.report import amortise, export, layout, texts
+from convbench.report.front import front
+from convbench.report.plots import Plot, baseline, fronts, plots
+from convbench.report.results import Report, duration, error_part, ratio, size
 from convbench.report.style import colours
 
-RAW = "report.json"
-CAPTIONS = {
-    "winner-map": (
-        "Which engine is fastest",
-        "The colour is the fastest engine, the number its lead: the time of the runner-up divided by its own. "
-        f"Pale cells are too close to call (below {CLOSE:.2f}×).",
-    ),
-    "image-times": ("Time over kernel size", "Medians; the shade spans the quartiles. Both axes are logarithmic."),
-    "cnn-times": ("Layers of real networks", "Medians of one call on a logarithmic axis."),
-    "signal-times": ("Signals", "Medians of one call on a logarithmic axis."),
-    "given-times": ("Given problems", "Medians of one call on a logarithmic axis."),
-    "errors": (
-        "Errors",
-        "A dot for each problem: the error against the float64 reference as a part of what rounding may cost "
-        "that engine. Exact results are drawn at the left edge.",
-    ),
-}
+RAW, TABLE, PICTURES = "report.json", "report.csv", "report-plots"
 
 
-def write(report: Report, folder: Path) -> list[Path]:
-    """Write everything into `folder`, which exists; returns the files, the page to open first."""
-    drawn = plots(report)
-    for name in CAPTIONS:  # an earlier run may have drawn other suites
-        (folder / f"{name}.svg").unlink(missing_ok=True)
-    pictures = {name: folder / f"{name}.svg" for name in drawn}
-    for name, path in pictures.items():
-        path.write_text(drawn[name], encoding="utf-8")
-    environment = _environment()
+def write(report: Report, folder: Path, base: str | None = None) -> list[Path]:
+    """Write everything into `folder`, which exists; returns the files, the page to open first.
+
+    Parameters
+    ----------
+    report : Report
+    folder : Path
+    base : str, optional
+        The engine that speed-ups are over; im2col, or the first that was measured.
+    """
+    base = baseline(report, base)
+    sections = plots(report, base)
+    pictures = _write_pictures([plot for found in sections.values() for plot in found], folder / PICTURES)
     context = {
         "report": report,
-        "captions": CAPTIONS,
-        "colours": colours(report.engines),
+        "base": base,
+        "sections": sections,
         "summary": summary(report),
-        "pictures": {name: path.name for name, path in pictures.items()},
-        "embedded": {name: _data_uri(svg) for name, svg in drawn.items()},
+        "texts": texts.sections(base),
+        "absent": texts.absent(report),
+        "amortised": amortise.known(report),
+        "folder": PICTURES,
     }
-    pages = []
-    for kind in ("html", "md"):
-        page = folder / f"report.{kind}"
-        page.write_text(environment.get_template(f"report.{kind}.jinja").render(context), encoding="utf-8")
-        pages.append(page)
-    raw = folder / RAW
+    environment = _environment()
+    page, markdown = folder / "report.html", folder / "report.md"
+    markdown.write_text(environment.get_template("report.md.jinja").render(context), encoding="utf-8")
+    page.write_text(environment.get_template("report.html.jinja").render(context | _inside(report)), encoding="utf-8")
+    raw, table = folder / RAW, folder / TABLE
     report.save(raw)
-    return [*pages, raw, *pictures.values()]
+    table.write_text(export.csv_text(report), encoding="utf-8")
+    return [page, markdown, raw, table, *pictures]
+
+
+def _inside(report: Report) -> dict:
+    """What only the page needs, which carries everything inside."""
+    return {
+        "fronts": fronts(report),
+        "colours": colours(report.engines),
+        "downloads": {
+            TABLE: _data_uri("text/csv", export.csv_text(report)),
+            RAW: _data_uri("application/json", export.json_text(report)),
+        },
+    }
 
 
 def summary(report: Report) -> str:
@@ -67,18 +73,50 @@ def summary(report: Report) -> str:
     return f"{len(report.rows)} problems, fastest on: {won or 'none'}; {verdict}."
 
 
+def _write_pictures(drawn: list[Plot], folder: Path) -> list[Path]:
+    """The figures as files; those of an earlier run go."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    paths = []
+    for plot in drawn:
+        path = folder / f"{plot.name}.svg"
+        path.write_text(plot.svg, encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
 def _environment():
+    loader = PackageLoader("convbench", "report")
     environment = Environment(
-        loader=PackageLoader("convbench", "report"),
+        loader=loader,
         autoescape=lambda name: bool(name) and ".html" in name,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(duration=duration, ratio=ratio, size=size, part=lambda entry: f"{error_part(entry):.1%}")
+    environment.globals.update(
+        asset=lambda name: Markup(loader.get_source(environment, name)[0]),  # our own files
+        calls=amortise.CALLS,
+        cheapest=amortise.cheapest,
+        front=front,
+        pays_from=amortise.pays_from,
+        label=lambda row: layout.size_label(layout.parsed(row.text)),
+        part=error_part,
+    )
+    environment.filters.update(
+        duration=duration, ratio=ratio, size=size, sortable=_sortable, part=lambda entry: f"{error_part(entry):.1%}"
+    )
     return environment
 
 
-def _data_uri(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+def _sortable(value: float | None) -> str:
+    """A number for the page's script: empty for none, and what is no number sorts as if it were endless."""
+    if value is None:
+        return ""
+    return str(value) if math.isfinite(value) else "Infinity"
+
+
+def _data_uri(kind: str, text: str) -> str:
+    return f"data:{kind};base64," + base64.b64encode(text.encode()).decode()

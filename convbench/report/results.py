@@ -33,6 +33,8 @@ class Entry:
     version : str
     modelled : float or None
         Median seconds of the variant that the engine picks unmeasured; None where there is but one.
+    plan_seconds : float or None
+        Of planning once, generated code and transforms of the weight included; None where it was not taken.
     """
 
     refused: str | None = None
@@ -47,6 +49,7 @@ class Entry:
     regret: float = 0.0
     version: str = ""
     modelled: float | None = None
+    plan_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run: `machine` and `settings` are texts by title, in the order to show."""
+    """A whole run.
+
+    Attributes
+    ----------
+    machine, settings : dict of str to str
+        Texts by title, in the order to show.
+    rows : list of Row
+    peaks : dict of str to float
+        FLOP/s by dtype, where they were measured.
+    bandwidth : float or None
+        Bytes per second from memory, where it was measured.
+    """
 
     machine: dict[str, str]
     settings: dict[str, str]
     rows: list[Row]
+    peaks: dict[str, float] = field(default_factory=dict)
+    bandwidth: float | None = None
 
     @property
     def engines(self) -> list[str]:
@@ -142,17 +158,29 @@ class Report:
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Report:
-        """Read what `save` wrote."""
-        content = json.loads(Path(path).read_text())
-        rows = [
-            Row(**{**row, "engines": {name: Entry(**entry) for name, entry in row["engines"].items()}})
-            for row in content["rows"]
-        ]
-        return cls(content["machine"], content["settings"], rows)
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            The file holds something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            rows = [
+                Row(**{**row, "engines": {name: Entry(**entry) for name, entry in row["engines"].items()}})
+                for row in content["rows"]
+            ]
+            return cls(**{**content, "rows": rows})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{str(path)!r} is no report of a run ({type(error).__name__}: {error}); "
+                "the report.json that `convbench bench` writes is accepted"
+            ) from None
 
 
 def error_part(entry: Entry) -> float:

@@ -13,6 +13,9 @@ CONFLICT_BYTES = 2048
 #: Columns come in parts where they see less than this share of a row's taps: 512 -> 1024 channels at 19x19, 3x3 with
 #: dilation and padding 6.
 COLUMN_TAPS = 0.85
+#: ... and where the parts are at least so wide in the mean, for tiles of one or two columns share too little: 8 -> 91
+#: channels at 7x7, 6x6, padding 2, batch 4: parts of one and two columns 182, one part 15 us (Zen 5, November 2026).
+LEAST_PART = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +82,8 @@ class Shape:
         if (end - begin).mean() > COLUMN_TAPS * self.kernel[2]:
             return (self.output[2],)
         changes = np.flatnonzero(np.diff(begin) | np.diff(end)) + 1
+        if self.output[2] < LEAST_PART * (len(changes) + 1):
+            return (self.output[2],)
         return tuple(np.diff([0, *changes, self.output[2]]).tolist())
 
     def k_ranges(self, first_row, last_row, first_column, last_column):

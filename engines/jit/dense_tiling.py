@@ -100,12 +100,12 @@ def parts(total, count):
 
 def cuts(total, largest):
     """Every way to cut `total` into near-equal parts of at most `largest`, coarsest first, until parts of one."""
-    seen = set()
-    for count in range(math.ceil(total / largest), total + 1):
-        biggest = math.ceil(total / count)
-        if biggest not in seen:
-            seen.add(biggest)
+    last = None
+    for biggest in range(min(largest, total), 0, -1):
+        count = math.ceil(total / biggest)
+        if count != last:
             yield parts(total, count)
+        last = count
 
 
 @dataclasses.dataclass(frozen=True)

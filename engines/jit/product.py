@@ -21,10 +21,11 @@ from . import parallel
 from . import product_kernel as kernels
 from .dense_tiling import INSTRUCTIONS_PER_CYCLE, parts
 from .records import ALIGN, Frame, Framed, aligned, table
-from .target import target
+from .target import cache_bytes, target
 
-#: Bytes of the panel: half of the L1 cache of the smallest current cores, or all that a busy neighbour leaves of it.
-PANEL_BYTES = 16 * 1024
+#: Part of the L1 cache for the panel: of 48 KiB, 1024 -> 256 channels at 14x14, batch 8, 16 KiB 254, 24 KiB 287, 32 KiB
+#: 271 GFLOP/s (Zen 5, November 2026); of 32 KiB a busy neighbour leaves no more either.
+PANEL_SHARE = 0.5
 #: Bytes of one block of k's weights that stream from the L2 cache, and of sums that stay there between blocks of k.
 WEIGHT_BYTES = 256 * 1024
 SUM_BYTES = 128 * 1024
@@ -102,8 +103,8 @@ def _cycles(down, across, k_count, multiplies):
 
 
 def block(vectors, vector_bytes):
-    """Rounds of k whose panel fits `PANEL_BYTES`."""
-    return PANEL_BYTES // (vectors * vector_bytes)
+    """Rounds of k whose panel fits its share of the L1 cache."""
+    return int(PANEL_SHARE * cache_bytes(1)) // (vectors * vector_bytes)
 
 
 class ProductPlan(Framed):

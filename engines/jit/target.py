@@ -23,7 +23,9 @@ ARM_LEVELS = {"baseline": ("generic", "+neon", 16, 32, True, ())}
 #: Processors (LLVM's names) that work on 64-byte vectors in two halves.
 HALVED_VECTORS = {"znver4"}
 #: What current server and desktop cores have at least, where the system does not say.
-DEFAULT_CACHE_BYTES = 512 * 1024
+DEFAULT_CACHE_BYTES = {1: 32 * 1024, 2: 512 * 1024}
+#: Linux lists a core's caches as the first level's of data and of instructions, then the others.
+LINUX_INDEX = {1: 0, 2: 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +117,10 @@ def levels():
 
 
 @functools.cache
-def cache_bytes():
-    """Bytes of a core's second-level cache, which the blocks of a computation should fit."""
+def cache_bytes(level=2):
+    """Bytes of a core's cache of data on that level (1 or 2), which the blocks of a computation should fit."""
     try:
-        with open("/sys/devices/system/cpu/cpu0/cache/index2/size") as file:
+        with open(f"/sys/devices/system/cpu/cpu0/cache/index{LINUX_INDEX[level]}/size") as file:
             return int(file.read().strip().removesuffix("K")) * 1024
     except (OSError, ValueError):
-        return DEFAULT_CACHE_BYTES
+        return DEFAULT_CACHE_BYTES[level]
