@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from conftest import assert_refused, assert_within_bound, run, sample, skip_if_refused
@@ -29,6 +33,13 @@ from convbench import ConvSpec, peers, records, registry
 from convbench.data import sample as arrays
 from convbench.peers import library
 
+DEEP = (  # where a library would take Winograd's algorithm, a product, or code of its own for depthwise layers
+    ConvSpec(1, 32, 32, spatial=(28, 28), kernel=(3, 3), padding=1),
+    ConvSpec(1, 64, 32, spatial=(14, 14), kernel=(1, 1)),
+    ConvSpec(1, 32, 32, spatial=(28, 28), kernel=(3, 3), padding=1, groups=32),
+    ConvSpec(2, 32, 32, spatial=(60,), kernel=(5,), padding=2),
+    ConvSpec(1, 3, 32, spatial=(32, 32), kernel=(7, 7), padding=3, stride=2),
+)
 ONE_CHANNEL = (
     ConvSpec(1, 1, 1, spatial=(40, 41), kernel=(3, 5), padding=(1, 2)),
     ConvSpec(1, 1, 1, spatial=(64, 61), kernel=(15, 15), padding=7),
@@ -76,7 +87,19 @@ def test_memory_formats(engine, memory_format, dtype):
     assert report.ok, f"{spec}: {report}"
 
 
-@pytest.mark.parametrize("spec", PROBLEMS, ids=str)
+@pytest.mark.parametrize("spec", DEEP, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whole_numbers_over_many_channels(engine, spec, dtype):
+    spec = spec.replace(dtype=dtype)
+    if not engine.exact_integers:
+        pytest.skip(f"{engine.name} does not promise exact sums")
+    skip_if_refused(engine, spec)
+    x, weight, _ = sample(spec, integers=True)
+    expected = run("reference", spec, x, weight)
+    np.testing.assert_array_equal(run(engine, spec, x, weight), expected, err_msg=f"{engine.name} on {spec}")
+
+
+@pytest.mark.parametrize("spec", [*PROBLEMS, *DEEP], ids=str)
 def test_a_nan_reaches_its_windows_and_no_other(engine, spec):
     if not engine.propagates_nonfinite:
         pytest.skip(f"{engine.name} does not promise it, so auto never picks it")
@@ -142,6 +165,36 @@ def test_auto_never_takes_one_that_spreads_a_nan(scipy_only):
     peers.enable("scipy", automatic=True)
     refused = {c.engine: c.refused for c in convbench.select(ONE_CHANNEL[0]).candidates}
     assert refused["scipy"].startswith("scipy may spread a NaN")
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+import convbench
+name = sys.argv[1]
+convbench.peers.enable(name, automatic=True)
+x, w = np.ones((1, 1, 200, 200), "float32"), np.ones((1, 1, 3, 3), "float32")
+expected = convbench.conv2d(x, w, padding=1, engine=name)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # a child that waits for ever ends with this signal
+    try:
+        found = convbench.conv2d(x, w, padding=1, engine=name)
+    except ValueError as error:
+        assert "do not survive a fork" in str(error), error
+        assert name == "torch"
+        found = convbench.conv2d(x, w, padding=1)
+    os._exit(0 if (found == expected).all() else 1)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_computes_or_is_told_why_not(engine):
+    if engine.name == "openvino":
+        pytest.skip("a process that has used OpenVINO cannot fork: the child waits within fork itself")
+    done = subprocess.run([sys.executable, "-c", FORKED, engine.name], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{engine.name}: {done.returncode}\n{done.stderr}"
 
 
 def test_versions_are_the_librarys_own(scipy_only):
@@ -241,3 +294,22 @@ def test_peers_on_the_command_line():
     assert read_peers("scipy, torch,scipy") == ("scipy", "torch")
     assert_refused(("numpy", *peers.NAMES), read_peers, "scipy,numpy")
     assert_refused(peers.NAMES, read_peers, "")
+
+
+def test_the_terminals_table_sets_libraries_beside_the_fastest_engine():
+    rich = pytest.importorskip("rich.console")
+    from convbench.report import table
+    from convbench.report.results import Entry, Report, Row
+
+    entries = {"direct": Entry(median=3e-3, regret=1.5), "fft": Entry(median=2e-3), "torch": Entry(median=5e-3)}
+    alone = {"torch": Entry(median=5e-3), "direct": Entry("it has no way to")}
+    rows = [Row("p", "cnn", "", "", "direct", entries), Row("q", "cnn", "", "", "", alone)]
+    console = rich.Console(width=120)
+    with console.capture() as shown:
+        console.print(table.table(Report({}, {}, rows)))
+    lines = shown.get().splitlines()
+    found = lines[next(number for number, line in enumerate(lines) if "other libraries" in line) :]
+    assert [line.split() for line in found if line.strip().startswith(("p ", "q "))] == [
+        ["p", "fft", "2.00", "ms", "5.00", "ms", "2.50×"],
+        ["q", "none", "–", "5.00", "ms", "–"],
+    ]

@@ -7,6 +7,7 @@ channels cost as much as many; the shares of the machine's peak are those of ``d
 from __future__ import annotations
 
 import math
+import os
 
 from convbench import settings
 from convbench.engine import UNROUNDED_GUARD, Engine, gamma, unit_roundoff
@@ -27,6 +28,7 @@ class PeerEngine(Engine):
     """A `Peer` as an engine; subclasses say what it promises."""
 
     peer: Peer
+    _used_in: int | None = None  # the process that first planned with it, of the adapter's class
 
     def __init__(self, automatic: bool = False):
         self.name = self.peer.name
@@ -34,13 +36,20 @@ class PeerEngine(Engine):
         self.version = self.peer.installed() or "not installed"
 
     def why_unsupported(self, spec):
-        """The library's own reason, and no input without elements."""
+        """The library's own reason, no input without elements, and no process that would wait for ever."""
+        if self._used_in not in (None, os.getpid()):
+            return (
+                f"{self.name}'s threads do not survive a fork: process {self._used_in} used them before {os.getpid()} "
+                "was forked off; processes started by the method 'spawn' are accepted"
+            )
         if 0 in spec.input_shape:
             return f"{self.name} is not called with an input without elements, as {spec.input_shape} is"
         return self.peer.why_unsupported(spec)
 
     def plan(self, spec, weight):
         """The library's call for this weight, on as many threads as are set now."""
+        if not self.peer.survives_fork:
+            type(self)._used_in = os.getpid()
         return _PeerPlan(self.peer, spec, weight)
 
     def workspace_bytes(self, spec):

@@ -72,10 +72,13 @@ class Peer:
         What has to be installed.
     dtypes : tuple of str
         What it computes in.
+    survives_fork : bool
+        Whether a child of a process that has used it can use it too.
     """
 
     name: str
     modules: tuple[str, ...]
+    survives_fork: bool = True
     dtypes: tuple[str, ...] = ("float32",)  # what the graph runtimes are built for
 
     def installed(self) -> str | None:

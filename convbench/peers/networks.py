@@ -16,6 +16,7 @@ class Torch(Peer):
     name = "torch"
     modules = ("torch",)
     dtypes = ("float32", "float64", "float16")
+    survives_fork = False  # GNU OpenMP's threads are the parent's: the child waits for them for ever
 
     @contextlib.contextmanager
     def session(self, threads: int) -> Iterator[None]:
@@ -123,7 +124,10 @@ def _onnx_model(spec, weight):
 
 
 class OpenVino(Peer):
-    """OpenVINO's CPU plug-in, a compiled model of one convolution with constant weights."""
+    """OpenVINO's CPU plug-in, a compiled model of one convolution with constant weights.
+
+    A process that has compiled a model must not fork: the child waits within ``fork`` itself, for ever (2026.x).
+    """
 
     name = "openvino"
     modules = ("openvino",)
