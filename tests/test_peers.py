@@ -313,3 +313,35 @@ def test_the_terminals_table_sets_libraries_beside_the_fastest_engine():
         ["p", "fft", "2.00", "ms", "5.00", "ms", "2.50×"],
         ["q", "none", "–", "5.00", "ms", "–"],
     ]
+
+
+def test_verify_and_engines_know_libraries_on_request(capsys):
+    from convbench import cli
+
+    try:
+        assert cli.main(["verify", str(ONE_CHANNEL[0]), "--engines", "direct", "--peers", "scipy"]) == 0
+        shown = capsys.readouterr().out
+        assert "scipy" in shown
+        assert "direct" in shown
+        assert "fft" not in shown
+        peers.disable()
+        assert cli.main(["engines"]) == 0
+        assert "scipy.signal.convolve" not in capsys.readouterr().out
+        assert cli.main(["engines", "--peers"]) == 0
+        assert "scipy.signal.convolve" in capsys.readouterr().out
+        assert cli.main(["verify", "--peers", "numpy"]) == 2
+        assert "'numpy' is unknown" in capsys.readouterr().err
+    finally:
+        peers.disable()
+
+
+def test_a_library_that_was_named_has_to_be_there(monkeypatch, capsys):
+    from convbench import cli
+
+    monkeypatch.setattr(library.Peer, "installed", lambda peer: "1" if peer.name == "scipy" else None)
+    try:
+        assert cli.main(["engines", "--peers", "torch"]) == 2
+        assert "torch needs torch to be installed" in capsys.readouterr().err
+        assert cli.main(["engines", "--peers"]) == 0
+    finally:
+        peers.disable()

@@ -106,6 +106,26 @@ def read_peers(text: str | None) -> tuple[str, ...]:
     return names
 
 
+def enable_peers(text: str | None) -> tuple[str, ...]:
+    """Enable other libraries, and name them: for `ALL_PEERS` those that are installed.
+
+    Raises
+    ------
+    ValueError
+        An unknown one, one that was named and is not installed, or none that is.
+    """
+    from convbench import peers
+
+    names = read_peers(text)
+    missing = {name: why for name in names if (why := peers.why_missing(name))}
+    enabled = tuple(name for name in names if name not in missing)
+    if missing and (text != ALL_PEERS or not enabled):
+        raise ValueError("; ".join(missing.values()))
+    if enabled:
+        peers.enable(*enabled)
+    return enabled
+
+
 def add_command(commands, name: str, summary: str, examples: str) -> argparse.ArgumentParser:
     """Add a command to those of a parser (``parser.add_subparsers()``)."""
     return commands.add_parser(
