@@ -8,7 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import assert_refused, assert_within_bound, run, sample, skip_if_refused
+from conftest import assert_refused, assert_within_bound, correlate, run, sample, skip_if_refused
+from hypothesis import HealthCheck, given, settings
 
 # The engines' own tests, run here with this module's `engine`.
 from test_conformance import (  # noqa: F401
@@ -27,6 +28,7 @@ from test_conformance import (  # noqa: F401
     test_unbatched,
 )
 from test_exact import PROBLEMS, test_whole_numbers_in_floats  # noqa: F401
+from test_properties import seeds, specs, whole
 
 import convbench
 from convbench import ConvSpec, peers, records, registry
@@ -97,6 +99,15 @@ def test_whole_numbers_over_many_channels(engine, spec, dtype):
     x, weight, _ = sample(spec, integers=True)
     expected = run("reference", spec, x, weight)
     np.testing.assert_array_equal(run(engine, spec, x, weight), expected, err_msg=f"{engine.name} on {spec}")
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(specs(dtypes=("float32",)), seeds)
+def test_any_problem(engine, spec, seed):
+    if not engine.exact_integers:
+        pytest.skip(f"{engine.name} takes too few of them")
+    x, weight = whole(engine, spec, seed)
+    np.testing.assert_array_equal(run(engine, spec, x, weight), correlate(spec, x, weight), str(spec))
 
 
 @pytest.mark.parametrize("spec", [*PROBLEMS, *DEEP], ids=str)
