@@ -69,6 +69,22 @@ def test_a_disturbance_of_whole_rounds_leaves_the_ratio_alone():
     assert (found.ratio, found.low, found.high) == pytest.approx((1.2, 1.2, 1.2))
 
 
+@pytest.mark.parametrize("n", [versus.QUICK_ROUNDS, versus.ROUNDS])
+@pytest.mark.parametrize("shared", [0.0, 0.3])
+def test_intervals_from_rounds_hold_what_they_promise(monkeypatch, n, shared):
+    monkeypatch.setattr(ratios, "DRAWS", 1000)
+    true, trials, hits, alarms = 1.1, 200, 0, 0
+    for trial in range(trials):
+        rng = np.random.default_rng([trial, n])
+        rounds = rng.lognormal(0, shared, n)  # what disturbs both
+        a, b = rounds * rng.lognormal(0, 0.03, n), rounds * rng.lognormal(0, 0.03, n)
+        found = ratios.from_samples(f"{trial}", a, true * b).interval
+        hits += found.low <= true <= found.high
+        alarms += ratios.from_samples(f"{trial}", a, b).differs
+    assert hits >= 0.9 * trials
+    assert alarms <= 0.02 * trials
+
+
 @pytest.mark.parametrize("n", [20, 200])
 def test_intervals_from_quartiles_hold_what_they_promise(n):
     true, rng, trials = 1.05, np.random.default_rng(n), 400

@@ -4,7 +4,8 @@ Of one problem the figure is the ratio of medians, B / A: above 1, B is slower. 
 (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, §13.3, percentiles):
 
 - where the samples are at hand, they were taken in rounds, one of A and one of B in each, so rounds are drawn
-  with replacement: what disturbs a whole round disturbs both;
+  with replacement: what disturbs a whole round disturbs both (simulated, 8 and 15 rounds: the interval holds the true
+  ratio in 93 to 99 % of all cases);
 - where only a median, quartiles and a number of samples are known, a median is drawn from the normal distribution with
   the standard error of a sample median, 1.2533 σ / √n, and σ = (q3 - q1) / 1.349, to first order in the logarithm:
   what was wrong with a whole run is not in it.
