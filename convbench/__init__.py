@@ -14,10 +14,21 @@ from convbench import data, kernels, registry  # noqa: F401  (reachable after ``
 from convbench.candidates import Selection
 from convbench.conv import Conv1d, Conv2d, Conv3d
 from convbench.engine import Engine, Plan
-from convbench.functional import clear_cache, conv1d, conv2d, conv3d
+from convbench.functional import clear_cache, conv1d, conv2d, conv3d, explain
+from convbench.plans import cache_info, set_cache_limit
 from convbench.registry import register, unregister
 from convbench.selection import NoRecordError, select
-from convbench.settings import get_num_threads, set_default_engine, set_num_threads, use_engine
+from convbench.settings import (
+    deterministic,
+    get_num_threads,
+    get_tuning_seconds,
+    set_default_engine,
+    set_deterministic,
+    set_num_threads,
+    set_planning_effort,
+    set_tuning_seconds,
+    use_engine,
+)
 from convbench.shapes import output_shape, parameter_count, receptive_field
 from convbench.spec import ConvSpec
 from convbench.verify import Verification, verify
@@ -34,19 +45,27 @@ __all__ = [
     "Plan",
     "Selection",
     "Verification",
+    "cache_info",
     "clear_cache",
     "conv1d",
     "conv2d",
     "conv3d",
+    "deterministic",
     "engines",
+    "explain",
     "get_num_threads",
+    "get_tuning_seconds",
     "output_shape",
     "parameter_count",
     "receptive_field",
     "register",
     "select",
+    "set_cache_limit",
     "set_default_engine",
+    "set_deterministic",
     "set_num_threads",
+    "set_planning_effort",
+    "set_tuning_seconds",
     "unregister",
     "use_engine",
     "verify",

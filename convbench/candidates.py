@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 
 from convbench import display, settings
 from convbench.spec import ConvSpec
@@ -50,7 +51,9 @@ class Selection:
     engine : str
         The chosen engine.
     source : str
-        "pinned", "record", "shipped record", "measurement", "model", or "nothing to compute".
+        "pinned", "record", "shipped record", "record of" another problem that is nearly the same, "measurement",
+        "trial" (calls in mode "incremental" are still finding out), "model", "fixed model" (where choices are
+        `deterministic`), or "nothing to compute".
     candidates : tuple of Candidate
         Every engine of the registry, the fastest first, the refused last.
     """
@@ -71,12 +74,41 @@ class Selection:
         measured = {c.engine: c.measured.median for c in self.candidates if c.measured and c.refused is None}
         return measured[self.engine] / min(measured.values()) if self.engine in measured else None
 
+    def as_dict(self) -> dict:
+        """All of it as numbers, texts, lists and dicts that JSON can hold; what is not finite is None.
+
+        Returns
+        -------
+        dict
+            ``problem`` (benchdnn's text), ``engine``, ``variant``, ``source``, ``regret``, ``threads``, and
+            ``candidates``: a list of dicts with the attributes of `Candidate`, ``chosen``, and ``measured`` as a dict
+            with the attributes of `Timing`, or None.
+        """
+        return {
+            "problem": str(self.spec),
+            "engine": self.engine,
+            "variant": self.variant,
+            "source": self.source,
+            "regret": self.regret,
+            "threads": settings.get_num_threads(),
+            "candidates": [
+                {**_finite(asdict(candidate)), "chosen": candidate.engine == self.engine}
+                for candidate in self.candidates
+            ],
+        }
+
     def __str__(self):
         rows = [_row(candidate, candidate.engine == self.engine) for candidate in self.candidates]
         header = ("engine", "predicted", "measured", "workspace", "error", "")
         regret = "" if self.regret is None else f", regret {self.regret:.2f}"
         threads = settings.get_num_threads()
         return f"{self.spec}: {self.engine} ({self.source}{regret}; threads {threads})\n{display.table(header, rows)}"
+
+
+def _finite(values):
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 def _row(candidate, chosen):

@@ -7,21 +7,20 @@ convolution, odd strides of the arrays) -> selection -> plan -> ``plan(x, out)``
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
+from convbench import limits, planning, plans, registry, selection, settings
 from convbench import padding as paddings
-from convbench import planning, registry, selection, settings
 from convbench.candidates import Selection
 from convbench.data import as_memory_format
-from convbench.engine import Plan
+from convbench.engine import Engine, Plan
+from convbench.incremental import IncrementalPlan
 from convbench.outputs import empty
 from convbench.spec import ConvSpec, dtype_name, per_dimension
-
-SHAPES_PER_LAYER = 32  # planned input shapes that a layer keeps before the oldest goes
 
 AXES = {1: "W", 2: "H, W", 3: "D, H, W"}
 
@@ -37,7 +36,13 @@ class _Prepared:
     pads: tuple | None  # pairs to extend the input by, before the plan
     dense: bool  # the input already lies in memory as the plan wants it
     batched: bool
+    calls: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def nbytes(self) -> int:
+        """What the plan says that it holds."""
+        return getattr(self.plan, "nbytes", 0)
 
 
 class _Conv:
@@ -60,10 +65,12 @@ class _Conv:
         False is cross-correlation, True the mathematician's convolution.
     engine : str, default "auto"
         "auto" lets the judge choose; a name pins that engine.
-    tuning : {"estimate", "measure", "replay"}
+    tuning : {"estimate", "measure", "incremental", "replay"}
         How "auto" chooses, see `convbench.select`.
-    rtol, max_workspace : float and int, optional
-        Limits on the engine's error bound and workspace, see `convbench.select`.
+    rtol : {"exact", "standard", "fast"} or float, optional
+        How exact the result must be, see `convbench.select`.
+    max_workspace : int, optional
+        Limit on the engine's workspace in bytes.
 
     Raises
     ------
@@ -72,8 +79,9 @@ class _Conv:
 
     Notes
     -----
-    A call with an input shape seen before only computes.  The plans of the last 32 shapes are
-    kept.  Layers may be called from several threads; calls with one shape take turns.
+    A call with an input shape seen before only computes.  The plans of all layers and functions together
+    are bounded in bytes (`convbench.cache_info`), the least recently used go first, and every layer keeps its
+    last one.  Layers may be called from several threads; calls with one shape take turns.
     """
 
     ndim: ClassVar[int]
@@ -113,9 +121,9 @@ class _Conv:
         self.flip = bool(flip)
         if engine != settings.AUTO:
             registry.get(engine)
-        selection.check_limits(tuning, rtol, max_workspace)
+        selection.check_arguments(tuning, rtol, max_workspace)
         self._judging = {"engine": engine, "tuning": tuning, "rtol": rtol, "max_workspace": max_workspace}
-        self._prepared: OrderedDict[tuple, _Prepared] = OrderedDict()
+        self._prepared = plans.Store(plans.cache)
 
     def __call__(self, x, out=None):
         """Compute the layer.
@@ -134,7 +142,7 @@ class _Conv:
         """
         if type(x) is not np.ndarray:
             x = np.asarray(x)
-        key = (x.shape, x.strides, x.dtype, settings.default_engine(), settings.epoch())
+        key = (x.shape, x.strides, x.dtype, settings.scope(), settings.epoch())
         prepared = self._prepared.get(key)
         if prepared is None:
             prepared = self._prepare(x, key, out)
@@ -145,6 +153,7 @@ class _Conv:
         if not prepared.dense:
             x = self._lowered_input(x, prepared)
         with prepared.lock:
+            prepared.calls += 1
             if prepared.batched:
                 prepared.plan(x, result)
             else:
@@ -153,17 +162,34 @@ class _Conv:
             out[...] = result
         return out
 
-    def selection(self, shape) -> Selection:
-        """The judge's choice for inputs of that shape, batched or not; it prints with the reasons."""
+    def selection(self, shape, memory_format="channels_first") -> Selection:
+        """The judge's choice for inputs of that shape, batched or not; it prints with the reasons.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            (N, C, *spatial) or (C, *spatial).
+        memory_format : {"channels_first", "channels_last"}
+            How the inputs lie in memory.
+
+        Returns
+        -------
+        Selection
+        """
         shape = tuple(shape)
         batched = self._is_batched(shape)
-        _, spec = self._lowered_spec(shape if batched else (1, *shape), "channels_first")
+        _, spec = self._lowered_spec(shape if batched else (1, *shape), memory_format)
         return self._select(spec)
+
+    def _selection_for(self, x) -> Selection:
+        """The judge's choice for an input as it lies in memory."""
+        self._check_input(x)
+        full = x if self._is_batched(x.shape) else x[np.newaxis]
+        return self.selection(full.shape, _memory_format(full))
 
     def plan_bytes(self) -> int:
         """Bytes that the layer holds: weights, packed weights and scratch of every planned shape."""
-        plans = sum(getattr(prepared.plan, "nbytes", 0) for prepared in self._prepared.values())
-        return self.weight.nbytes + plans
+        return self.weight.nbytes + sum(prepared.nbytes for prepared in list(self._prepared.values()))
 
     def _checked_bias(self, bias):
         bias = _frozen_copy("bias", bias)
@@ -175,6 +201,10 @@ class _Conv:
         if bias.dtype != self.dtype:
             raise TypeError(f"bias is {bias.dtype}, weight is {self.dtype}; they must be equal")
         return bias
+
+    def _check_input(self, x):
+        if x.dtype != self.dtype and x.dtype.newbyteorder("=") != self.dtype:
+            raise TypeError(f"input is {x.dtype}, weight is {self.dtype}; they must be equal: convert one with astype")
 
     def _is_batched(self, shape):
         if len(shape) not in (self.ndim + 1, self.ndim + 2):
@@ -210,8 +240,7 @@ class _Conv:
 
     def _prepare(self, x, key, out):
         batched = self._is_batched(x.shape)
-        if x.dtype != self.dtype and x.dtype.newbyteorder("=") != self.dtype:
-            raise TypeError(f"input is {x.dtype}, weight is {self.dtype}; they must be equal: convert one with astype")
+        self._check_input(x)
         full = x if batched else x[np.newaxis]
         memory_format = _memory_format(full)
         pads, spec = self._lowered_spec(full.shape, memory_format)
@@ -219,16 +248,42 @@ class _Conv:
         if out is not None:
             self._check_output(out, shape)
         chosen = self._select(spec)
-        weight = self._kernels()
-        engine = planning.for_weight(registry.get(chosen.engine), spec, weight, self._judging["rtol"])
-        engine = planning.variant_of(engine, spec, chosen.variant)
-        plan = planning.make_plan(engine, spec, weight, self.bias)
         dense = pads is None and x.dtype.isnative and _lies_as(full, memory_format)
-        prepared = _Prepared(spec, plan, shape, chosen, pads, dense, batched)
-        self._prepared[key] = prepared
-        while len(self._prepared) > SHAPES_PER_LAYER:
-            self._prepared.popitem(last=False)
+        prepared = _Prepared(spec, None, shape, chosen, pads, dense, batched)
+        trial = selection.trial(spec, chosen, weight=self._kernels(), **self._judging)
+        if trial is None:
+            prepared.plan = self._plan_chosen(chosen)
+        else:
+            place = prepared, key
+            prepared.plan = IncrementalPlan(trial, partial(self._candidate, *place), partial(self._settle, *place))
+        plans.cache.keep(self._prepared, key, prepared)
         return prepared
+
+    def _plan(self, spec: ConvSpec, engine: Engine) -> Plan:
+        with settings.planning_for(self._judging["tuning"]):
+            return planning.make_plan(engine, spec, self._kernels(), self.bias)
+
+    def _plan_chosen(self, chosen: Selection) -> Plan:
+        spec = chosen.spec
+        loss = limits.tolerance(self._judging["rtol"], spec.dtype)
+        engine = planning.for_weight(registry.get(chosen.engine), spec, self._kernels(), loss)
+        return self._plan(spec, planning.variant_of(engine, spec, chosen.variant))
+
+    def _candidate(self, prepared: _Prepared, key, engine: Engine) -> Plan:
+        """The plan of one candidate of an incremental choice; those before it are counted."""
+        plans.cache.recount(self._prepared, key)
+        return self._plan(prepared.spec, engine)
+
+    def _settle(self, prepared: _Prepared, key, chosen: Selection, plan: Plan | None) -> Plan:
+        """Calls have found the fastest: from now on its plan alone computes."""
+        prepared.plan, prepared.selection = plan or self._plan_chosen(chosen), chosen
+        plans.cache.recount(self._prepared, key)
+        return prepared.plan
+
+    def _let_go_with_plans(self, emptied) -> None:
+        """No program holds this layer: it may lose its last plan, and `emptied` is called when it does."""
+        store = self._prepared
+        store.ownerless, store.held, store.emptied = True, self.weight.nbytes, emptied
 
     def _lowered_input(self, x, prepared):
         full = (x if prepared.batched else x[np.newaxis]).astype(self.dtype, copy=False)
@@ -264,7 +319,11 @@ class _Conv:
 
     def __getstate__(self):
         # Plans hold locks, buffers and compiled code: a copy, or another process, makes its own.
-        return {**self.__dict__, "_prepared": OrderedDict()}
+        return {name: value for name, value in self.__dict__.items() if name != "_prepared"}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._prepared = plans.Store(plans.cache)
 
     def __repr__(self):
         return (

@@ -96,9 +96,10 @@ class Engine(abc.ABC):
     def variants(self, spec: ConvSpec) -> tuple[Engine, ...]:
         """The ways in which this engine may compute `spec`, as engines of the same name; itself where there is one.
 
-        An engine that has several codes for a problem, and a model that picks among them, lists them here, each
-        with a `variant` of its own and its own `predict_seconds`, the one that its model picks first.  Where the
-        judge measures, it times all of them and remembers the fastest; where it predicts, the engine itself plans.
+        An engine that has several codes for a problem lists them here, each with a `variant` of its own and its own
+        `predict_seconds`, the best by its own model first.  Where the judge measures, it times all of them and
+        remembers the fastest; where it predicts, it takes the one whose prediction is the least on this machine
+        (`convbench.profile`).
         """
         return (self,)
 

@@ -3,65 +3,62 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
+import weakref
+from functools import partial
 
 import numpy as np
 
-from convbench import outputs, selection
+from convbench import outputs, plans, selection
+from convbench.candidates import Selection
 from convbench.conv import AXES, Conv1d, Conv2d, Conv3d, _Conv
+from convbench.spec import ConvSpec
 
-CACHE_BYTES = 256 << 20  # what the plans and weights behind conv1d/2d/3d may hold
 
-
-class _LayerCache:
-    """Layers behind the functions, the latest used kept, bounded in bytes.
+class _Layers:
+    """The layers behind the functions, each as long as it has a plan in the cache of plans.
 
     A layer is found by its options and by where the weight lies, and taken only if the weight's
     elements still are what it was planned with.
     """
 
-    def __init__(self, limit: int):
-        self._limit = limit
-        self._layers: OrderedDict[tuple, tuple[_Conv, int]] = OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self):
+        self._layers: dict[tuple, _Conv] = {}
 
     def find(self, key, weight, bias):
         """The layer of `key`, or None."""
-        found = self._layers.get(key)
-        if found is None:
+        layer = self._layers.get(key)
+        if layer is None:
             return None
-        layer = found[0]
         same = np.array_equal(layer.weight, weight) and (bias is None or np.array_equal(layer.bias, bias))
-        if not same:
-            return None
-        with self._lock:
-            if key in self._layers:
-                self._layers.move_to_end(key)
-        return layer
+        return layer if same else None
 
-    def keep(self, key, layer):
-        """Remember a layer that has just computed, and drop the oldest over the limit."""
-        with self._lock:
-            self._layers[key] = (layer, layer.plan_bytes())
-            self._layers.move_to_end(key)
-            while sum(size for _, size in self._layers.values()) > self._limit and len(self._layers) > 1:
-                self._layers.popitem(last=False)
+    def compute(self, key, layer, input, out):
+        """The first call of a layer, which is remembered until its last plan is dropped."""
+        layer._let_go_with_plans(partial(self._drop, key, weakref.ref(layer)))
+        result = layer(input, out)
+        self._layers[key] = layer
+        if not layer._prepared:  # another thread's plans have already taken the place of its own
+            self._drop(key, weakref.ref(layer))
+        return result
 
     def clear(self):
-        """Forget every layer; in a forked child, the lock that another thread may have held too."""
-        self._lock = threading.Lock()
-        self._layers = OrderedDict()
+        """Forget every layer."""
+        self._layers = {}
+
+    def _drop(self, key, layer):
+        if self._layers.get(key) is layer():
+            self._layers.pop(key, None)
 
 
-_layers = _LayerCache(CACHE_BYTES)
+_layers = _Layers()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_layers.clear)
 
 
 def clear_cache() -> None:
-    """Drop the plans behind `conv1d`, `conv2d` and `conv3d`, what the judge chose, and memory kept for outputs."""
+    """Drop the plans of all layers and functions, what the judge chose, and memory kept for outputs."""
     _layers.clear()
+    plans.cache.clear()
     selection.forget()
     outputs.forget()
 
@@ -113,9 +110,7 @@ def _functional(cls):
             rtol=rtol,
             max_workspace=max_workspace,
         )
-        result = layer(input, out)
-        _layers.keep(key, layer)
-        return result
+        return _layers.compute(key, layer, input, out)
 
     ndim = cls.ndim
     conv.__name__ = conv.__qualname__ = f"conv{ndim}d"
@@ -144,7 +139,7 @@ def _functional(cls):
 
     Notes
     -----
-    The plan is kept (256 MiB of them in all) and found again by the weight's place and elements,
+    The plan is kept (`convbench.cache_info`) and found again by the weight's place and elements,
     which costs one comparison of the weight; a `convbench.Conv{ndim}d` saves that.
     """
     return conv
@@ -153,3 +148,62 @@ def _functional(cls):
 conv1d = _functional(Conv1d)
 conv2d = _functional(Conv2d)
 conv3d = _functional(Conv3d)
+
+
+def explain(
+    problem,
+    weight=None,
+    bias=None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    *,
+    padding_mode="zeros",
+    flip=False,
+    engine="auto",
+    tuning="estimate",
+    rtol=None,
+    max_workspace=None,
+) -> Selection:
+    """The judge's choice for a problem or for arrays: it prints as a table, and ``.as_dict()`` is the same as data.
+
+    Parameters
+    ----------
+    problem : ConvSpec, str or array_like
+        A spec; its text, benchdnn's or a oneDNN verbose line; or the input of a convolution.
+    weight, bias, stride, padding, dilation, groups, padding_mode, flip
+        With an input only, as `conv1d`, `conv2d` and `conv3d` take them; the weight's rank tells which is meant.
+    engine, tuning, rtol, max_workspace
+        As `convbench.select` takes them.  With "measure" the candidates are timed, nothing else is computed.
+
+    Returns
+    -------
+    Selection
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arguments that clash or are out of range, as the functions themselves raise them.
+
+    Examples
+    --------
+    >>> convbench.explain("mb1ic64ih56oc64oh56kh3ph1").as_dict()["engine"]
+    'winograd'
+    """
+    judging = {"engine": engine, "tuning": tuning, "rtol": rtol, "max_workspace": max_workspace}
+    if isinstance(problem, (str, ConvSpec)):
+        if weight is not None:
+            raise TypeError(f"problem {problem!r} and a weight are both given; a weight goes with an input array")
+        spec = ConvSpec.parse(problem) if isinstance(problem, str) else problem
+        return selection.select(spec, **judging)
+    if weight is None:
+        raise TypeError(f"an input of type {type(problem).__name__} is given without a weight; both, or a problem, are")
+    weight, x = np.asarray(weight), np.asarray(problem)
+    if weight.ndim - 2 not in _LAYERS:
+        raise ValueError(f"weight of shape {weight.shape} has rank {weight.ndim}; ranks 3, 4 and 5 are accepted")
+    options = {"padding_mode": padding_mode, "flip": flip, **judging}
+    return _LAYERS[weight.ndim - 2](weight, bias, stride, padding, dilation, groups, **options)._selection_for(x)
+
+
+_LAYERS = {cls.ndim: cls for cls in (Conv1d, Conv2d, Conv3d)}

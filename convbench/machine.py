@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,6 +65,27 @@ class Machine:
         pipes = self.fma_pipes if widest >= self.vector_bytes else FMA_PIPES
         lanes = max(min(self.vector_bytes, widest) // np.dtype(dtype).itemsize, 1)
         return 2 * pipes * lanes * self.hertz * self.threads
+
+
+#: The machine that predictions are made for where they must not depend on the one at hand: four cores with AVX2.
+DEFAULT_PROFILE = Machine("default profile", ("AVX2",), 4, 4, 32)
+
+_assumed: ContextVar[Machine | None] = ContextVar("convbench_assumed_machine", default=None)
+
+
+@contextmanager
+def assumed(machine: Machine):
+    """Within the block a prediction is for `machine`: nothing may be asked of the one at hand."""
+    token = _assumed.set(machine)
+    try:
+        yield
+    finally:
+        _assumed.reset(token)
+
+
+def is_assumed() -> bool:
+    """Whether a prediction is being made for another machine than the one at hand."""
+    return _assumed.get() is not None
 
 
 @cache

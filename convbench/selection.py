@@ -1,42 +1,63 @@
 """The judge: filter, predict, measure, remember.
 
 In every mode, before anything is timed, an engine is refused that cannot compute the problem,
-would round integers, has an error bound over `rtol`, needs a workspace over the cap, or does not
-keep the promises of ``engine="auto"`` (determinism, NaN and Inf only where they belong).  Among
-the rest the choice comes from, in this order: the engine named by the caller, this process'
-memory, the user's record, a shipped record, the prediction.
+would round integers, is not as exact as `rtol` asks, needs a workspace over the cap, or does not
+keep the promises of ``engine="auto"`` (determinism, NaN and Inf only where they belong): see
+`convbench.limits`.  Among the rest the choice comes from, in this order: the engine named by the
+caller, this process' memory, the user's record, a shipped record, a measured problem that is
+nearly the same (where the mode would measure), the prediction.
 """
 
 from __future__ import annotations
 
 import math
-import numbers
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
-from convbench import planning, records, registry, settings
+from convbench import limits, logs, measuring, nearby, planning, profile, records, registry, settings
 from convbench.candidates import Candidate, Selection
-from convbench.data import sample
 from convbench.engine import Engine
-from convbench.machine import this_machine
-from convbench.outputs import empty
+from convbench.measuring import Case, Way
 from convbench.spec import ConvSpec
-from convbench.timing import Timing, fastest, interleaved
+from convbench.timing import Timing
 
-TUNINGS = ("estimate", "measure", "replay")
-MEASURE_SECONDS = 1.0  # what the first call in mode "measure" may take, all candidates together
-HOPELESS = 20.0  # a candidate predicted this many times slower than the best is not timed ...
-CHEAP_SECONDS = 0.02  # ... unless one call is predicted to take less than this
+TUNINGS = ("estimate", "measure", "incremental", "replay")
 REMEMBERED = 4096  # choices kept in the process before the oldest go
-
-_chosen: dict[tuple, Selection] = {}
+TRIAL = "trial"  # the source of a choice that successive calls are still finding out
 
 
 class NoRecordError(LookupError):
     """Mode "replay" found no record to replay."""
+
+
+class Request(NamedTuple):
+    """What the judge is asked, as far as its answer depends on it."""
+
+    spec: ConvSpec
+    tuning: str
+    engine: str
+    rtol: str | float | None
+    max_workspace: int | None
+    fitted: tuple
+    deterministic: bool
+    epoch: int
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the caller, or a setting, names the engine."""
+        return self.engine != settings.AUTO
+
+    @property
+    def may_measure(self) -> bool:
+        """Whether anything may be timed for the answer."""
+        return self.tuning in ("measure", "incremental") and not self.deterministic
+
+
+_chosen: dict[Request, Selection] = {}
 
 
 def select(
@@ -44,7 +65,7 @@ def select(
     tuning: str = "estimate",
     *,
     engine: str = settings.AUTO,
-    rtol: float | None = None,
+    rtol: str | float | None = None,
     max_workspace: int | None = None,
     weight: np.ndarray | None = None,
 ) -> Selection:
@@ -53,15 +74,17 @@ def select(
     Parameters
     ----------
     spec : ConvSpec
-    tuning : {"estimate", "measure", "replay"}
+    tuning : {"estimate", "measure", "incremental", "replay"}
         ``estimate`` takes a record where there is one, else the prediction, and never times
-        anything.  ``measure`` times what no record has, once, for about a second, and records
-        it.  ``replay`` takes records only.
+        anything.  ``measure`` times what no record has, once, for about a second
+        (`set_tuning_seconds`), and records it.  ``incremental`` leaves the timing to a layer's
+        successive calls, which try the candidates on the caller's own data: until they are
+        through, the source is "trial".  ``replay`` takes records only.
     engine : str, default "auto"
         A name pins the engine; it still has to pass the filter.
-    rtol : float, optional
-        The largest a-priori error bound accepted, relative to ``|x| ∗ |w|`` (see
-        `Engine.error_measure`).
+    rtol : {"exact", "standard", "fast"} or float, optional
+        How exact the result must be: a level (`convbench.limits`; None is "standard"), or the
+        largest a-priori error bound accepted, relative to ``|x| ∗ |w|`` (see `Engine.error_measure`).
     max_workspace : int, optional
         The most bytes a plan may need beside input, weight and output.
     weight : ndarray, optional
@@ -78,7 +101,61 @@ def select(
     NoRecordError
         ``tuning="replay"`` and nothing is recorded for an engine that passes the filter.
     """
-    check_limits(tuning, rtol, max_workspace)
+    request, engines = _request(spec, tuning, engine, rtol, max_workspace, weight)
+    found = _chosen.get(request)
+    if found is None:
+        found = _select(request, engines, weight)
+        if found.source != TRIAL:
+            _remember(request, found)
+        logs.info("%s: %s (%s)", spec, found.engine, found.source)
+    return found
+
+
+@dataclass
+class Trial:
+    """A choice that a layer's calls find out: the ways to try, and what to do with their timings."""
+
+    request: Request
+    case: Case
+    ways: list[Engine]
+
+    def settle(self, timings: Mapping[Way, Timing], lacking: list[Way]) -> Selection:
+        """The choice, when the calls are through; it is recorded and remembered as a measurement is."""
+        self.case.add(timings, lacking)
+        found = self.case.fastest_measured(anew=bool(timings))
+        logs.info("%s: %s (%s, after incremental calls)", found.spec, found.engine, found.source)
+        if self.request.is_pinned:
+            found = replace(found, source="pinned")
+        _remember(self.request, found)
+        return found
+
+
+def trial(spec: ConvSpec, chosen: Selection, *, weight=None, tuning, engine, rtol, max_workspace) -> Trial | None:
+    """The trial that `chosen`, a selection of that spec with those arguments, waits for; None where it needs none."""
+    if chosen.source != TRIAL:
+        return None
+    request, engines = _request(spec, tuning, engine, rtol, max_workspace, weight)
+    case = _case(request, engines, weight)
+    untimed = case.untimed()
+    return Trial(request, case, untimed) if untimed else None
+
+
+def forget() -> None:
+    """Forget this process' choices, so that records made meanwhile by others count."""
+    _chosen.clear()
+    nearby.forget()
+
+
+def check_arguments(tuning, rtol, max_workspace) -> None:
+    """Refuse bad judge arguments, with what would be accepted."""
+    if tuning not in TUNINGS:
+        raise ValueError(f"tuning {tuning!r} is unknown; accepted are {', '.join(TUNINGS)}")
+    limits.check_limits(rtol, max_workspace)
+
+
+def _request(spec, tuning, engine, rtol, max_workspace, weight):
+    """The request, and the engines as they compute this very weight."""
+    check_arguments(tuning, rtol, max_workspace)
     if not isinstance(spec, ConvSpec):
         raise TypeError(f"spec is a {type(spec).__name__}; a ConvSpec is accepted (ConvSpec.parse reads a text)")
     if not isinstance(engine, str):
@@ -86,224 +163,143 @@ def select(
     name = settings.default_engine() if engine == settings.AUTO else engine
     engines = registry.engines()
     if weight is not None:
-        engines = {other: planning.for_weight(known, spec, weight, rtol) for other, known in engines.items()}
-    special = tuple((e.variant, e.error_bound(spec)) for e in engines.values() if e.variant)
-    key = (spec, tuning, name, rtol, max_workspace, special, settings.epoch())
-    found = _chosen.get(key)
-    if found is None:
-        found = _select(spec, tuning, name, rtol, max_workspace, engines, weight)
-        if len(_chosen) >= REMEMBERED:
-            _chosen.pop(next(iter(_chosen)), None)
-        _chosen[key] = found
-    return found
+        loss = limits.tolerance(rtol, spec.dtype)
+        engines = {other: planning.for_weight(known, spec, weight, loss) for other, known in engines.items()}
+    fitted = tuple((e.variant, e.error_bound(spec)) for e in engines.values() if e.variant)
+    rtol = None if rtol == limits.STANDARD else rtol
+    same = settings.is_deterministic()
+    return Request(spec, tuning, name, rtol, max_workspace, fitted, same, settings.epoch()), engines
 
 
-def forget() -> None:
-    """Forget this process' choices, so that records made meanwhile by others count."""
-    _chosen.clear()
+def _remember(request, selection):
+    if len(_chosen) >= REMEMBERED:
+        _chosen.pop(next(iter(_chosen)), None)
+    _chosen[request] = selection
 
 
-def check_limits(tuning, rtol, max_workspace) -> None:
-    """Refuse bad judge arguments, with what would be accepted."""
-    if tuning not in TUNINGS:
-        raise ValueError(f"tuning {tuning!r} is unknown; accepted are {', '.join(TUNINGS)}")
-    for name, value, kind in (("rtol", rtol, numbers.Real), ("max_workspace", max_workspace, numbers.Integral)):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise TypeError(f"{name} {value!r} is a {type(value).__name__}; a number of at least 0 or None is accepted")
-        if not value >= 0 or math.isinf(value):
-            raise ValueError(f"{name} {value!r} is not accepted; a finite number of at least 0, or None, is")
-
-
-def _select(spec, tuning, name, rtol, max_workspace, engines, weight) -> Selection:
-    if name != settings.AUTO:
+def _select(request, engines, weight) -> Selection:
+    spec, name = request.spec, request.engine
+    if request.is_pinned:
         registry.get(name)
     if spec.is_empty:
-        name = next(iter(engines)) if name == settings.AUTO else name
-        return Selection(spec, name, "nothing to compute", ())
-    judge = partial(_filtered, spec, rtol=rtol, max_workspace=max_workspace, pinned=name)
-    candidates = {other: judge(engine) for other, engine in engines.items()}
+        return Selection(spec, name if request.is_pinned else next(iter(engines)), "nothing to compute", ())
+    case = _case(request, engines, weight)
+    timeable = request.may_measure and (not request.is_pinned or len(case.ways[name]) > 1)
+    if timeable and case.untimed():
+        found = _similar(request, case, engines) or _found_out(request, case)
+        return replace(found, source="pinned") if request.is_pinned and found.source != TRIAL else found
+    if request.is_pinned:
+        return case.selection(name, "pinned")
+    if case.measured:
+        return case.fastest_measured(anew=False)
+    if request.tuning == "replay":
+        raise NoRecordError(_nothing_recorded(request))
+    return case.predicted_fastest("fixed model" if request.deterministic else "model")
+
+
+def _found_out(request, case):
+    """The choice of a case in which something is worth timing: timed now, or by the calls to come."""
+    if request.tuning == "measure":
+        return case.fastest_measured(anew=measuring.measure(case))
+    return replace(case.fastest_measured(anew=True) if case.measured else case.predicted_fastest(), source=TRIAL)
+
+
+def _nothing_recorded(request):
+    if request.deterministic:
+        return (
+            f"no pinned record is for {request.spec}; {records.SHIPPED_VARIABLE} names the directories that are "
+            "looked in, and no other record counts where choices are deterministic"
+        )
+    return (
+        f"nothing is recorded for {request.spec} in {records.directory()}; "
+        f"run 'convbench bench --problem \"{request.spec}\"' first, or use tuning='measure'"
+    )
+
+
+def _similar(request, case, engines) -> Selection | None:
+    """The engine of the nearest problem that was measured, where nothing is recorded of this very one.
+
+    See `convbench.nearby` for what is near.  First comes what this process chose, then what the user's records tell.
+    Choices that were taken over so are not passed on.
+    """
+    if case.measured:
+        return None
+    for nearest in chain(_chosen_nearby(request), _recorded_nearby(request, engines, case.weight)):
+        known = next((c for c in nearest.candidates if c.engine == nearest.engine), None)
+        ways = {way.variant for way in case.ways.get(nearest.engine, ())}
+        if known is not None and known.measured and known.variant in ways:
+            return case.selection(nearest.engine, f"record of {nearest.spec}", nearest.variant)
+    return None
+
+
+def _chosen_nearby(request):
+    """Selections of near problems that this process made for the same question, the nearest first."""
+    same = [(nearby.distance(request.spec, r.spec), s) for r, s in list(_chosen.items()) if r[1:] == request[1:]]
+    return [found for far, found in sorted(same, key=lambda item: item[0]) if far < math.inf]
+
+
+def _recorded_nearby(request, engines, weight):
+    """Selections of near problems by the user's records, where those timed the engine that is predicted to be fastest.
+
+    A time limit may have left out others; one that is new and promising has to be timed.
+    """
+    for spec in nearby.recorded(request.spec):
+        other = request._replace(spec=spec)
+        try:
+            case = _case(other, engines, weight)
+        except ValueError:  # there, no engine keeps within the limits
+            continue
+        if case.predicted_fastest().engine in case.measured:
+            found = case.fastest_measured(anew=False)
+            _remember(other, replace(found, source="pinned") if request.is_pinned else found)
+            yield found
+
+
+def _case(request, engines, weight) -> Case:
+    """The problem with every engine filtered, and with what is recorded.
+
+    Raises
+    ------
+    ValueError
+        No engine is left, or the named one is refused.
+    """
+    spec, name = request.spec, request.engine
+    candidates = {other: _filtered(request, engine) for other, engine in engines.items()}
     able = [other for other, candidate in candidates.items() if candidate.refused is None]
-    if name != settings.AUTO:
+    for other, candidate in candidates.items():
+        logs.debug("%s: %s: %s", spec, other, candidate.refused or f"predicted to take {candidate.predicted:.3g} s")
+    if request.is_pinned:
         if name not in able:
             raise ValueError(f"engine {name!r} is refused for {spec}: {candidates[name].refused}")
         able = [name]
     if not able:
         reasons = "; ".join(f"{other}: {candidate.refused}" for other, candidate in candidates.items())
         raise ValueError(f"no engine is left for {spec}: {reasons}")
-    ways = {
-        other: planning.variants(engines[other], spec) for other in engines if candidates[other].predicted is not None
-    }
     record = records.load(spec)
-    candidates = _with_record(candidates, record, engines, ways)
-    ways = {other: ways[other] for other in able}
-    if name != settings.AUTO:
-        if tuning == "measure" and len(ways[name]) > 1:
-            candidates, _ = _timed(spec, candidates, ways, record, weight)
-        return _selection(spec, name, "pinned", candidates)
-    measured = {other: candidates[other].measured for other in able if candidates[other].measured}
-    if tuning == "measure" and not (measured and record.pinned):
-        return _measured(spec, candidates, ways, record, weight)
-    if measured:
-        return _recorded(spec, measured, record, candidates)
-    if tuning == "replay":
-        raise NoRecordError(
-            f"nothing is recorded for {spec} in {records.directory()}; run 'convbench bench --problem \"{spec}\"' "
-            "first, or use tuning='measure'"
-        )
-    best = min(able, key=lambda other: candidates[other].predicted)
-    return _selection(spec, best, "model", candidates)
+    if record and request.deterministic and not record.pinned:
+        record = None
+    computing = [other for other, candidate in candidates.items() if candidate.predicted is not None]
+    ways = {other: planning.variants(engines[other], spec) for other in computing}
+    candidates = measuring.with_record(candidates, record, engines, ways)
+    cheap = 0.0 if request.tuning == "incremental" else measuring.CHEAP_SECONDS  # no call of the caller's is cheap
+    return Case(spec, weight, candidates, {other: ways[other] for other in able}, record, cheap)
 
 
-def _recorded(spec, measured, record, candidates) -> Selection:
-    best = fastest(measured)
-    shipped = records.name_of(best, candidates[best].variant) in record.shipped
-    return _selection(spec, best, "shipped record" if shipped else "record", candidates)
-
-
-def _filtered(spec, engine: Engine, *, rtol, max_workspace, pinned) -> Candidate:
+def _filtered(request, engine: Engine) -> Candidate:
     """One engine's candidate, refused or not."""
+    spec = request.spec
     inner = planning.engine_spec(engine, spec)
     reason = engine.why_unsupported(inner)
     if reason is not None:
         return Candidate(engine.name, refused=reason)
+    predicted = {way.variant: profile.predicted_seconds(way, inner) for way in planning.variants(engine, spec)}
+    variant = min(predicted, key=predicted.get)
     known = Candidate(
         engine.name,
-        variant=engine.variant,
-        predicted=float(engine.predict_seconds(inner, this_machine(settings.get_num_threads()))),
+        variant=variant,
+        predicted=predicted[variant],
         workspace_bytes=planning.workspace_bytes(engine, spec),
         error_bound=float(engine.error_bound(inner)),
     )
-    return replace(known, refused=_why_unfit(engine, spec, known, rtol, max_workspace, pinned))
-
-
-def _why_unfit(engine, spec, known, rtol, max_workspace, pinned):
-    if inexact := planning.why_inexact(engine, spec):
-        return inexact
-    if rtol is not None and not known.error_bound <= rtol:
-        return f"its error bound {known.error_bound:.1e} is over rtol {rtol:.1e}"
-    if max_workspace is not None and known.workspace_bytes > max_workspace:
-        return f"its workspace of {known.workspace_bytes:,} bytes is over max_workspace {max_workspace:,}"
-    if pinned == engine.name:
-        return None
-    if not engine.automatic:
-        return f"{engine.name} computes only where it is named"
-    if not engine.deterministic:
-        return f"{engine.name} may give other bits each time"
-    if not engine.propagates_nonfinite:
-        return f"{engine.name} may spread a NaN or Inf to outputs whose window does not cover it"
-    return None
-
-
-def _with_record(candidates, record, engines, ways):
-    """The candidates with the timings that a record holds for this version of each engine, of its fastest variant."""
-    known = record.timings if record else {}
-    timings = {
-        (name, way.variant): timing
-        for name in ways
-        for way in {engines[name], *ways[name]}
-        if (timing := known.get(records.name_of(name, way.variant))) and timing.version == way.version
-    }
-    return _with_fastest(candidates, timings)
-
-
-def _with_fastest(candidates, timings):
-    """The candidates with the least of their own and of `timings` by (name, variant)."""
-    joined = dict(candidates)
-    for (name, variant), found in sorted(timings.items(), key=lambda item: item[1].median, reverse=True):
-        measured = Timing(found.median, found.q1, found.q3, found.samples)
-        before = joined[name].measured
-        if before is None or measured.median <= before.median:
-            error = getattr(found, "error", joined[name].error)
-            joined[name] = replace(joined[name], measured=measured, variant=variant, error=error)
-    return joined
-
-
-def _measured(spec, candidates, ways, record, weight) -> Selection:
-    """Time what no record has, record it, choose."""
-    candidates, timed = _timed(spec, candidates, ways, record, weight)
-    measured = {name: candidates[name].measured for name in ways if candidates[name].measured}
-    if not measured:
-        raise MemoryError(f"every engine ran out of memory on {spec}")
-    if not timed:
-        return _recorded(spec, measured, record, candidates)
-    incumbent = min(measured, key=lambda name: candidates[name].predicted)
-    return _selection(spec, fastest(measured, incumbent), "measurement", candidates)
-
-
-def _timed(spec, candidates, ways, record, weight):
-    """Time the variants that no record has, and record them: the candidates with them, and whether there were any."""
-    known = record.timings if record else {}
-    best = min(candidates[name].predicted for name in ways)
-    limit = max(HOPELESS * best, CHEAP_SECONDS)
-    worth = [
-        way
-        for name in ways
-        for way in ways[name]
-        if (timing := known.get(records.name_of(name, way.variant))) is None or timing.version != way.version
-        if candidates[name].predicted <= limit
-    ]
-    if not worth:
-        return candidates, False
-    timings, lacking = time_engines(spec, worth, MEASURE_SECONDS, weight)
-    candidates = _with_fastest(candidates, timings)
-    for name, variant in lacking:
-        if candidates[name].measured is None:
-            reason = f"{records.name_of(name, variant)} ran out of memory while it was timed"
-            candidates[name] = replace(candidates[name], refused=reason)
-    versions = {(way.name, way.variant): way.version for way in worth}
-    entries = {
-        records.name_of(*way): _entry(timing, candidates[way[0]], versions[way]) for way, timing in timings.items()
-    }
-    if entries:
-        records.save(spec, entries)
-    return candidates, bool(entries)
-
-
-def time_engines(
-    spec: ConvSpec, engines, seconds: float, weight=None
-) -> tuple[dict[tuple[str, str], Timing], list[tuple[str, str]]]:
-    """Time engines on sample data, or a given weight, interleaved.
-
-    Returns
-    -------
-    dict of (name, variant) to Timing
-    list of (name, variant)
-        Those that ran out of memory.
-    """
-    x, drawn = sample(spec)
-    weight = drawn if weight is None else weight
-    calls: dict[tuple[str, str], Callable] = {}
-    lacking = []
-    for engine in engines:
-        way = engine.name, engine.variant
-        try:
-            plan = planning.make_plan(engine, spec, weight)
-            out = empty(spec.output_shape, spec.dtype)
-            plan(x, out)
-        except MemoryError:
-            lacking.append(way)
-            continue
-        calls[way] = partial(plan, x, out)
-    return interleaved(calls, seconds) if calls else {}, lacking
-
-
-def _entry(timing: Timing, candidate: Candidate, version: str) -> records.EngineTiming:
-    return records.EngineTiming(
-        median=timing.median,
-        q1=timing.q1,
-        q3=timing.q3,
-        samples=timing.samples,
-        workspace_bytes=candidate.workspace_bytes,
-        error=candidate.error,
-        version=version,
-    )
-
-
-def _selection(spec, engine, source, candidates: Mapping[str, Candidate]) -> Selection:
-    def order(candidate):
-        expected = candidate.measured.median if candidate.measured else candidate.predicted
-        return (candidate.refused is not None, expected is None, expected or 0.0)
-
-    return Selection(spec, engine, source, tuple(sorted(candidates.values(), key=order)))
+    kept = {"rtol": request.rtol, "max_workspace": request.max_workspace, "pinned": request.engine == engine.name}
+    return replace(known, refused=limits.why_unfit(engine, spec, known, **kept))

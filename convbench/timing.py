@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ import numpy as np
 
 MIN_ROUNDS = 3
 SETTLE_SECONDS = 0.09  # NumPy's OpenBLAS threads spin for 80 ms after a product (measured by process time, 2026-11)
+QUIET_SECONDS = 5e-3  # how long the process must be idle before rivals count as settled ...
+QUIET_SHARE = 0.2  # ... where idle is less than this share of one processor
 TURN_SECONDS = 0.01
 SAMPLES_PER_TURN = 20
 MIN_SAMPLE_SECONDS = 50e-6  # shorter calls are repeated within one sample: the clock resolves ~50 ns
@@ -76,23 +80,100 @@ def interleaved(
     while rounds < MIN_ROUNDS or clock() < end:
         for name in live:
             rest(pause)
-            samples[name] += _turn(calls[name], clock)
+            samples[name] += _turn(calls[name], clock)[1]
         rounds += 1
         if rounds == 1:
-            medians = {name: summarise(values).median for name, values in samples.items()}
-            live = [name for name in calls if medians[name] <= drop_beyond * min(medians.values())]
+            live = _near_the_best(samples, drop_beyond)
     return {name: summarise(values) for name, values in samples.items()}
 
 
-def _turn(call, clock):
-    """Samples of one turn, after an untimed call."""
+def within_limit(
+    makers: Mapping[str, Callable[[], Callable[[], object]]],
+    seconds: float,
+    *,
+    drop_beyond: float = 3.0,
+    clock: Callable[[], float] = time.perf_counter,
+    rest: Callable[[float], None] | None = None,
+) -> tuple[dict[str, Timing], list[str]]:
+    """Make calls and time them in turn, as `interleaved` does, but never for longer than `seconds`.
+
+    In the first round each call is made just before its turn.  Nothing begins after the time is over: it is
+    exceeded by what has begun by then, the making of one call and one run.  Who did not get a turn has no
+    timing, so the most promising come first.  The first is run once whatever the limit; where that
+    run ends the time, it is the timing.
+
+    Parameters
+    ----------
+    makers : mapping of name to callable
+        Each returns the call to time.
+    seconds : float
+        The time limit: making, rests, untimed and timed calls.
+    drop_beyond, clock, rest
+        As for `interleaved`; by default a rest ends as soon as the process is idle.
+
+    Returns
+    -------
+    dict of name to Timing
+    list of name
+        Those that ran out of memory.
+    """
+    rest = rest or settle
+    end = clock() + seconds
+    pause = SETTLE_SECONDS if len(makers) > 1 else 0.0
+    calls, samples, lacking = {}, {}, []
+    for name, make in makers.items():
+        if samples and clock() + pause >= end:
+            break
+        try:
+            call = make()
+            if samples:
+                if clock() + pause >= end:
+                    break
+                rest(pause)
+            once, taken = _turn(call, clock, end)
+        except MemoryError:
+            lacking.append(name)
+            continue
+        if taken or not samples:
+            calls[name], samples[name] = call, taken or [once]
+    live = _near_the_best(samples, drop_beyond)
+    while live and clock() + pause < end:
+        for name in live:
+            if clock() + pause >= end:
+                break
+            rest(pause)
+            samples[name] += _turn(calls[name], clock, end)[1]
+    return {name: summarise(values) for name, values in samples.items()}, lacking
+
+
+def settle(longest: float) -> None:
+    """Sleep until no thread of this process computes, at most `longest` seconds."""
+    if os.name != "posix":  # elsewhere the clock of processor time is too coarse to see it
+        time.sleep(longest)
+        return
+    end = time.perf_counter() + longest
+    while (begin := time.perf_counter()) < end:
+        busy = time.process_time()
+        time.sleep(QUIET_SECONDS)
+        if time.process_time() - busy < QUIET_SHARE * (time.perf_counter() - begin):
+            return
+
+
+def _near_the_best(samples, drop_beyond):
+    """Names whose median is at most `drop_beyond` times the least."""
+    medians = {name: summarise(values).median for name, values in samples.items()}
+    return [name for name in medians if medians[name] <= drop_beyond * min(medians.values())]
+
+
+def _turn(call, clock, end=math.inf):
+    """Seconds of an untimed call, and the samples of the turn after it; none begins after `end`."""
     begin = clock()
     call()
     once = clock() - begin
     samples = []
-    while not samples or (len(samples) < SAMPLES_PER_TURN and clock() - begin < TURN_SECONDS):
+    while clock() < end and (not samples or (len(samples) < SAMPLES_PER_TURN and clock() - begin < TURN_SECONDS)):
         samples.append(seconds_per_call(call, repeats_for(once), clock))
-    return samples
+    return once, samples
 
 
 def repeats_for(once: float) -> int:

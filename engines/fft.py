@@ -10,7 +10,8 @@ Signal Processing, §8.7).  Kernel spectra are made in the plan; the tile is the
 Two families of code compute it, and `family` says which for a problem:
 
 tiles  transforms generated as vector code (`jit.spectral`): float32 and float64, signals and images;
-fftw   FFTW's transforms, through pyFFTW (`fft_fftw`): everything else.
+fftw   FFTW's transforms, through pyFFTW (`fft_fftw`): everything else.  Strides fold spectra before the inverse
+       transform, and plans are shared (`fft_folding`, `fft_plans`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from convbench.engine import Engine, unit_roundoff
 from convbench.machine import Machine, this_machine
 from convbench.spec import ConvSpec
 
-from . import fft_fftw, fft_tiles
+from . import fft_fftw, fft_sizes, fft_tiles
 
 SPECTRA_LIMIT_BYTES = 2 << 30
 # Times u·√log2(F), the growth of rounding errors (N. Higham, Accuracy and Stability of Numerical Algorithms, §24.1):
@@ -39,15 +40,15 @@ class FFT(Engine):
     """Products of spectra, whole image or overlap-save tiles."""
 
     name = "fft"
-    version = "2"
+    version = "3"
     summary = "products of spectra, whole image or overlap-save tiles: generated transforms, pyFFTW's where those end"
     error_measure = "l2"
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
         """Real transforms of single and double precision, within `SPECTRA_LIMIT_BYTES`."""
         if family(spec) == "fftw":
-            if spec.dtype not in fft_fftw.DTYPES:
-                return f"fft computes {' and '.join(fft_fftw.DTYPES)}, not {spec.dtype}"
+            if spec.dtype not in fft_sizes.DTYPES:
+                return f"fft computes {' and '.join(fft_sizes.DTYPES)}, not {spec.dtype}"
             if not _has_pyfftw():
                 return "fft needs the package pyfftw for this problem, which is not installed"
         needed = self.workspace_bytes(spec)
@@ -60,7 +61,7 @@ class FFT(Engine):
         threads = settings.get_num_threads()
         cleaned = math.prod(spec.input_shape) * spec.itemsize if any(map(len, uncovered(spec))) else 0
         if family(spec) == "fftw":
-            return cleaned + fft_fftw.workspace_bytes(spec, threads)
+            return cleaned + fft_sizes.workspace_bytes(spec, threads)
         return cleaned + fft_tiles.workspace_bytes(spec, _tiling(spec, this_machine(threads))[0], threads)
 
     def error_bound(self, spec: ConvSpec) -> float:
@@ -72,7 +73,7 @@ class FFT(Engine):
         """
         threads = settings.get_num_threads()
         if family(spec) == "fftw":
-            length = math.prod(fft_fftw.choose_tiling(spec, threads).transform)
+            length = math.prod(fft_sizes.choose_tiling(spec, threads).transform)
         else:
             length = math.prod(_tiling(spec, this_machine(threads))[0].tile.lengths)
         return ERROR_FACTOR * unit_roundoff(spec.dtype) * math.sqrt(max(math.log2(length), 1.0))
@@ -80,7 +81,7 @@ class FFT(Engine):
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """Transforms, products per frequency, and the calls of each tile."""
         if family(spec) == "fftw":
-            return fft_fftw.predict_seconds(spec, machine)
+            return fft_sizes.predict_seconds(spec, machine)
         return machine.call_seconds + _tiling(spec, machine)[1]
 
     def plan(self, spec: ConvSpec, weight: np.ndarray):

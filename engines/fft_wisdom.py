@@ -22,23 +22,24 @@ from convbench import records
 from convbench.machine import instruction_sets, processor_name
 
 LEARNT_SECONDS = 0.005  # planning with wisdom takes less, planning without more
-_lock = threading.RLock()
+#: Held by whoever plans or destroys a transform: FFTW does neither safely beside another planner.
+lock = threading.RLock()
 _read: set[tuple[int, Path]] = set()
 if hasattr(os, "register_at_fork"):  # a child forked while another thread plans would wait for its lock forever
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 @contextmanager
-def kept():
-    """Within the block FFTW plans with what was learnt before, and what it learns is kept."""
-    with _lock:
+def kept(learns: bool = True):
+    """Within the block FFTW plans with what was learnt before, and what it learns, if it does, is kept."""
+    with lock:
         place = path()
         if (os.getpid(), place) not in _read:
             _read.add((os.getpid(), place))
             load(place)
         begin = time.perf_counter()
         yield
-        if time.perf_counter() - begin > LEARNT_SECONDS:
+        if learns and time.perf_counter() - begin > LEARNT_SECONDS:
             save(place)
 
 

@@ -78,7 +78,7 @@ class Im2col(Engine):
             return _blas_seconds(spec, machine)
         if _is_view(spec):
             return CALL_SECONDS + Direct().predict_seconds(spec, machine)
-        layout = _layout(spec, get_num_threads())
+        layout = _layout(spec, machine.threads)
         copied = spec.itemsize * layout.copied_elements / GATHER_BYTES_PER_SECOND
         product = PRODUCT_FACTOR * Direct().predict_seconds(_product(spec), machine)
         return CALL_SECONDS + product + (copied + _far_bytes(spec, layout) / FAR_BYTES_PER_SECOND) / machine.threads

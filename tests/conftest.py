@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+from fake_engines import Clock, Fake
 from scipy import signal
 
 import convbench
-from convbench import registry
+from convbench import conv, incremental, measuring, records, registry, selection, timing
 from convbench.engine import UNROUNDED_GUARD, gamma
 
 WIDER = {"f": np.longdouble, "c": np.clongdouble, "i": np.int64, "u": np.int64, "b": np.int64}
@@ -25,6 +28,25 @@ def records_directory(tmp_path, monkeypatch):
 def engine(request):
     """Each engine there is, built-in or plugged in."""
     return registry.get(request.param)
+
+
+@pytest.fixture
+def house(monkeypatch):
+    """Adds fake engines to a registry that holds nothing else, timed by a fake clock."""
+    clock = Clock()
+    monkeypatch.setattr(registry, "_engines", {})
+    monkeypatch.setattr(measuring, "within_limit", partial(timing.within_limit, clock=clock, rest=clock.rest))
+    monkeypatch.setattr(conv, "IncrementalPlan", partial(incremental.IncrementalPlan, clock=clock))
+    monkeypatch.setattr(records, "_warned", set())
+    selection.forget()
+
+    def add(name, *arguments, **keywords):
+        return convbench.register(Fake(name, *arguments, clock=clock, **keywords))
+
+    yield add
+    monkeypatch.undo()
+    registry._changed()
+    selection.forget()
 
 
 def skip_if_refused(engine, spec):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import convbench
-from convbench import conv, functional, registry
+from convbench import plans, registry
 from convbench.spec import ConvSpec
 
 RNG = np.random.default_rng(7)
@@ -66,6 +66,15 @@ def spy():
 
 
 @pytest.fixture
+def cache_limit():
+    """Sets the limit of the cache of plans, for this test."""
+    before = convbench.cache_info().limit
+    yield convbench.set_cache_limit
+    convbench.set_cache_limit(before)
+    convbench.clear_cache()
+
+
+@pytest.fixture
 def _threads_restored():
     before = convbench.get_num_threads()
     yield
@@ -99,13 +108,14 @@ def test_nothing_is_planned_before_the_first_call(spy):
     assert spy.planned == []
 
 
-def test_a_layer_keeps_a_bounded_number_of_shapes(spy):
+def test_what_a_layer_keeps_is_bounded_in_bytes(spy, cache_limit):
+    cache_limit(4 * plans.LEAST_BYTES)
     layer = convbench.Conv2d(WEIGHT, engine="spy")
-    sizes = range(3, 3 + conv.SHAPES_PER_LAYER + 5)
+    sizes = range(3, 12)
     for size in sizes:
         layer(np.zeros((1, 3, size, 3), "float32"))
     assert len(spy.planned) == len(sizes)
-    assert len(spy.plans) == conv.SHAPES_PER_LAYER
+    assert len(spy.plans) == 4
     layer(np.zeros((1, 3, sizes[-1], 3), "float32"))
     assert len(spy.planned) == len(sizes), "the latest shape is kept"
     layer(np.zeros((1, 3, sizes[0], 3), "float32"))
@@ -183,10 +193,9 @@ def test_a_cached_plan_does_not_let_a_dtype_mix_pass(spy):
             convbench.conv2d(*arguments, engine="spy")
 
 
-def test_what_the_functions_keep_is_bounded_in_bytes(spy, monkeypatch):
-    spy.nbytes = 1000
-    cost = spy.nbytes + WEIGHT.nbytes
-    monkeypatch.setattr(functional, "_layers", functional._LayerCache(3 * cost))
+def test_what_the_functions_keep_is_bounded_in_bytes(spy, cache_limit):
+    spy.nbytes = 2 * plans.LEAST_BYTES
+    cache_limit(3 * (spy.nbytes + WEIGHT.nbytes))
     weights = [WEIGHT + number for number in range(6)]
     for weight in weights:
         convbench.conv2d(X, weight, engine="spy")
@@ -198,9 +207,9 @@ def test_what_the_functions_keep_is_bounded_in_bytes(spy, monkeypatch):
     assert len(spy.planned) == 7, str(SPEC)
 
 
-def test_one_plan_over_the_limit_is_kept_alone(spy, monkeypatch):
+def test_one_plan_over_the_limit_is_kept_alone(spy, cache_limit):
     spy.nbytes = 1 << 40
-    monkeypatch.setattr(functional, "_layers", functional._LayerCache(10))
+    cache_limit(10)
     for weight in (WEIGHT, WEIGHT, WEIGHT + 1):
         convbench.conv2d(X, weight, engine="spy")
     assert (len(spy.planned), len(spy.plans)) == (2, 1), str(SPEC)
@@ -293,7 +302,7 @@ def test_a_child_forked_while_a_lock_is_held_computes():
     layer = convbench.Conv2d(WEIGHT)
     expected = layer(X)
     held = next(iter(layer._prepared.values())).lock
-    with held, functional._layers._lock:  # as another thread may hold them at the moment of the fork
+    with held, plans.cache._lock:  # as another thread may hold them at the moment of the fork
         assert _succeeds_in_a_fork(
             lambda: np.array_equal(layer(X), expected) and np.array_equal(convbench.conv2d(X, WEIGHT), expected)
         ), str(SPEC)

@@ -12,7 +12,7 @@ import pytest
 from conftest import correlate, run
 
 from convbench import ConvSpec, registry
-from convbench.engines import fft_fftw, fft_wisdom
+from convbench.engines import fft_fftw, fft_plans, fft_wisdom
 from convbench.engines.fft import family
 
 ENGINE = registry.get("fft")
@@ -71,6 +71,7 @@ def no_wisdom():
     pyfftw = pytest.importorskip("pyfftw", reason="the wisdom is pyfftw's")
     pyfftw.forget_wisdom()
     fft_wisdom._read.clear()
+    fft_plans._kept.clear()
     yield pyfftw
     pyfftw.forget_wisdom()
 

@@ -2,83 +2,24 @@
 
 import contextvars
 import threading
-from functools import partial
 
 import numpy as np
 import pytest
+from fake_engines import Fake
 
 import convbench
-from convbench import records, registry, selection, settings, timing
+from convbench import measuring, records, registry, selection, settings
 from convbench.selection import NoRecordError
 from convbench.spec import ConvSpec
 
 SPEC = ConvSpec.parse("mb1ic2ih9oc3oh9kh3ph1")
 
 
-class Fake(convbench.Engine):
-    """Takes `seconds` on the fake clock, and says `predicted`."""
-
-    exact_integers = True
-
-    def __init__(self, name, predicted=1e-3, *, seconds=None, clock=None, bound=1e-7, workspace=0, **attributes):
-        self.name, self.predicted, self.seconds = name, predicted, predicted if seconds is None else seconds
-        self.clock, self.bound, self.workspace = clock, bound, workspace
-        self.refusal = self.failure = None
-        self.calls = self.plans = 0
-        for attribute, value in attributes.items():
-            assert hasattr(self, attribute), attribute
-            setattr(self, attribute, value)
-
-    def why_unsupported(self, spec):
-        return self.refusal
-
-    def workspace_bytes(self, spec):
-        return self.workspace
-
-    def error_bound(self, spec):
-        return self.bound
-
-    def predict_seconds(self, spec, machine):
-        return self.predicted
-
-    def plan(self, spec, weight):
-        self.plans += 1
-        if self.failure is not None:
-            raise self.failure
-
-        def run(x, out):
-            self.calls += 1
-            self.clock.now += self.seconds
-
-        return run
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-    def rest(self, seconds):
-        self.now += seconds
-
-
 @pytest.fixture
-def house(monkeypatch):
-    """Adds fake engines to a registry that holds nothing else, timed by a fake clock."""
-    clock = Clock()
-    monkeypatch.setattr(registry, "_engines", {})
-    monkeypatch.setattr(selection, "interleaved", partial(timing.interleaved, clock=clock, rest=clock.rest))
-    monkeypatch.setattr(records, "_warned", set())
-    selection.forget()
-
-    def add(name, *arguments, **keywords):
-        return convbench.register(Fake(name, *arguments, clock=clock, **keywords))
-
-    yield add
-    monkeypatch.undo()
-    registry._changed()
-    selection.forget()
+def tuning_seconds(monkeypatch):
+    """Sets the time limit for one test."""
+    monkeypatch.setattr(settings, "_tuning_seconds", settings._tuning_seconds)
+    return convbench.set_tuning_seconds
 
 
 def _select(tuning="estimate", **keywords):
@@ -305,8 +246,8 @@ def test_measure_in_one_process_is_done_once(house):
 
 def test_hopeless_engines_are_not_timed_but_shown(house):
     house("good", 1e-2)
-    hopeless = house("hopeless", 1e-2 * selection.HOPELESS * 1.1)
-    cheap = house("cheap", selection.CHEAP_SECONDS)
+    hopeless = house("hopeless", 1e-2 * measuring.HOPELESS * 1.1)
+    cheap = house("cheap", measuring.CHEAP_SECONDS)
     selected = _select("measure")
     assert (hopeless.plans, cheap.plans) == (0, 1), str(SPEC)
     assert {c.engine for c in selected.candidates if c.measured} == {"good", "cheap"}, str(SPEC)
@@ -315,7 +256,7 @@ def test_hopeless_engines_are_not_timed_but_shown(house):
 
 def test_a_cheap_engine_is_timed_however_bad_its_prediction(house):
     house("good", 1e-6)
-    cheap = house("cheap", selection.CHEAP_SECONDS, seconds=1e-7)
+    cheap = house("cheap", measuring.CHEAP_SECONDS, seconds=1e-7)
     assert _select("measure").engine == "cheap", str(SPEC)
     assert cheap.plans == 1
 
@@ -363,11 +304,229 @@ def test_when_every_engine_runs_out_of_memory_it_is_said(house):
     assert str(SPEC) in str(caught.value)
 
 
+def test_who_was_not_worth_a_try_is_left_when_the_others_run_out_of_memory(house):
+    house("greedy", 1e-6).failure = MemoryError("no room")
+    slow = house("slow", 1.0)
+    selected = _select("measure")
+    assert (selected.engine, selected.source, slow.plans) == ("slow", "model", 0), str(SPEC)
+
+
 def test_anything_else_that_goes_wrong_is_not_hidden(house):
     house("buggy", 1e-6).failure = ZeroDivisionError("a bug")
     house("fine", 1e-3)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         _select("measure")
+
+
+# Problems that are nearly the same.
+
+
+def _layer_of_sizes(house, tuning="measure", **options):
+    """Calls a layer with inputs of any batch and size; engines that were measured slower than predicted."""
+    liar = house("liar", 1e-4, seconds=2e-3)
+    house("honest", 1e-3)
+    layer = convbench.Conv2d(np.ones((3, 2, 3, 3), "float32"), padding=1, tuning=tuning, **options)
+    return layer, liar, lambda n, h, w: layer(np.ones((n, 2, h, w), "float32"))
+
+
+def test_a_size_that_differs_little_takes_over_the_measured_engine(house):
+    layer, liar, call = _layer_of_sizes(house)
+    call(8, 20, 20)
+    timed = liar.calls
+    for batch, height, width in [(9, 20, 20), (12, 20, 20), (6, 30, 14), (8, 20, 21)]:
+        call(batch, height, width)
+        chosen = layer.selection((batch, 2, height, width))
+        assert (chosen.engine, chosen.source) == ("honest", "record of mb8ic2ih20oc3oh20kh3ph1"), str(chosen)
+        assert records.load(chosen.spec) is None, f"{chosen.spec}: nothing was measured of it"
+    assert liar.calls == timed, "nobody was timed again"
+
+
+def test_a_size_that_differs_much_is_measured(house):
+    layer, liar, call = _layer_of_sizes(house)
+    call(8, 20, 20)
+    for batch, height, width in [(13, 20, 20), (8, 31, 20), (8, 20, 13), (5, 20, 20)]:
+        timed = liar.calls
+        call(batch, height, width)
+        assert layer.selection((batch, 2, height, width)).source == "measurement"
+        assert liar.calls > timed, (batch, height, width)
+
+
+def test_what_was_taken_over_is_not_passed_on(house):
+    layer, _, call = _layer_of_sizes(house)
+    for batch in (8, 12, 16):
+        call(batch, 20, 20)
+    assert [layer.selection((batch, 2, 20, 20)).source for batch in (12, 16)] == [
+        "record of mb8ic2ih20oc3oh20kh3ph1",
+        "measurement",
+    ]
+
+
+def test_the_nearest_is_taken(house):
+    layer, _, call = _layer_of_sizes(house)
+    for batch in (8, 14):
+        call(batch, 20, 20)
+    assert layer.selection((11, 2, 20, 20)).source == "record of mb14ic2ih20oc3oh20kh3ph1"
+    assert layer.selection((10, 2, 20, 20)).source == "record of mb8ic2ih20oc3oh20kh3ph1"
+
+
+def test_a_record_of_the_very_problem_goes_first(house):
+    house("old")
+    honest = house("honest")
+    spec = SPEC.replace(batch=9, spatial=(9, 9))
+    convbench.select(SPEC.replace(batch=8), "measure")
+    entry = records.EngineTiming(1e-9, 1e-9, 1e-9, 5, 0, None, honest.version)
+    records.save(spec, {"honest": entry})
+    assert convbench.select(spec, "measure").source == "measurement", f"{spec}: the other one is missing there"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"out_channels": 4}, {"kernel": (5, 5)}, {"dtype": "float64"}, {"stride": (2, 2)}, {"padding": ((0, 1), (1, 1))}],
+)
+def test_only_batch_and_sizes_may_differ(house, changes):
+    house("only")
+    convbench.select(SPEC, "measure")
+    other = SPEC.replace(**changes)
+    assert convbench.select(other, "measure").source == "measurement", str(other)
+
+
+def test_high_padding_that_no_window_reaches_is_no_difference(house):
+    house("only")
+    even = ConvSpec.parse("mb1ic2ih20oc3oh10kh3sh2ph1")
+    odd = even.replace(spatial=(21, 21), padding=1)
+    assert even.padding != odd.padding, "the stride leaves out the last row of the one"
+    convbench.select(even, "measure")
+    assert convbench.select(odd, "measure").source == f"record of {even}", str(odd)
+
+
+def test_other_limits_are_another_choice(house):
+    house("only", workspace=10)
+    convbench.select(SPEC, "measure")
+    assert convbench.select(SPEC.replace(batch=1, spatial=(10, 9)), "measure", max_workspace=10).source == "measurement"
+
+
+def test_a_record_of_an_earlier_process_is_taken_over(house):
+    liar = house("liar", 1e-4, seconds=2e-3)
+    house("honest", 1e-3)
+    convbench.select(SPEC, "measure")
+    convbench.select(SPEC.replace(batch=2), "measure")
+    timed = liar.calls
+    wider = SPEC.replace(batch=2, spatial=(9, 12))
+    selection.forget()
+    chosen = convbench.select(wider, "measure")
+    assert (chosen.engine, chosen.source) == ("honest", f"record of {SPEC.replace(batch=2)}"), str(chosen)
+    assert convbench.select(SPEC.replace(batch=3), "incremental").source == f"record of {SPEC.replace(batch=2)}"
+    assert liar.calls == timed, str(wider)
+
+
+@pytest.mark.parametrize(("predicted", "source"), [(1e-4, "measurement"), (1e-2, f"record of {SPEC}")])
+def test_a_record_that_lacks_a_promising_engine_is_not_taken_over(house, predicted, source):
+    house("old", 1e-3)
+    convbench.select(SPEC, "measure")
+    house("new", predicted)
+    selection.forget()
+    assert convbench.select(SPEC.replace(spatial=(9, 10)), "measure").source == source, str(SPEC)
+
+
+def test_damaged_records_are_not_taken_over(house, records_directory):
+    house("only", 1e-3)
+    convbench.select(SPEC, "measure")
+    path = records.path_of(SPEC, records_directory)
+    (path.parent / "0.json").write_text("{")
+    path.write_text(path.read_text().replace("0.001", "0.002"))
+    selection.forget()
+    assert convbench.select(SPEC.replace(spatial=(9, 10)), "measure").source == "measurement", str(SPEC)
+
+
+def test_a_variant_is_taken_over(house):
+    rival = house("rival", seconds=9e-3)
+    engine = _Twofold.registered(rival.clock)
+    layer = convbench.Conv2d(np.ones(SPEC.weight_shape, SPEC.dtype), padding=1, tuning="measure")
+    for width in (9, 10):
+        layer(np.ones((*SPEC.input_shape[:3], width), SPEC.dtype))
+    assert [code.plans for code in engine.codes] == [1, 3], str(SPEC)
+    chosen = layer.selection((*SPEC.input_shape[:3], 10))
+    assert (chosen.variant, chosen.source) == ("quick", f"record of {SPEC}"), str(chosen)
+
+
+@pytest.mark.parametrize("tuning", ["estimate", "replay"])
+def test_other_modes_take_nothing_over(house, tuning):
+    house("liar", 1e-4, seconds=2e-3)
+    house("honest", 1e-3)
+    convbench.select(SPEC, "measure")
+    wider = SPEC.replace(spatial=(9, 10))
+    if tuning == "estimate":
+        assert convbench.select(wider).engine == "liar", str(wider)
+    else:
+        with pytest.raises(NoRecordError):
+            convbench.select(wider, tuning)
+
+
+# The time limit.
+
+
+def test_a_measurement_ends_with_the_limit(house, tuning_seconds):
+    engines = [house(f"e{number}", 1e-3 * number, seconds=0.15) for number in range(1, 9)]
+    clock = engines[0].clock
+    for limit in (0.0, 0.1, 0.5, 1.0, 2.0):
+        tuning_seconds(limit)
+        begin = clock.now
+        selection.forget()
+        convbench.select(SPEC.replace(batch=1 + int(10 * limit)), "measure")
+        assert clock.now - begin <= limit + 0.15 + 1e-9, f"{SPEC}: limit {limit}"
+
+
+def test_who_is_predicted_to_be_fast_gets_its_turn_first(house, tuning_seconds):
+    tuning_seconds(0.65)
+    slow = house("slow", 3e-3, seconds=0.2)
+    house("fast", 1e-3, seconds=0.2)
+    house("second", 2e-3, seconds=0.05)
+    selected = _select("measure")
+    measured = {candidate.engine for candidate in selected.candidates if candidate.measured}
+    assert measured == {"fast", "second"}, str(selected)
+    assert (selected.engine, slow.calls) == ("second", 0), str(SPEC)
+    assert set(records.load(SPEC).timings) == measured, f"{SPEC}: no timing for who got no turn"
+    _select("measure")
+    assert slow.calls > 0, f"{SPEC}: its turn comes the next time"
+
+
+def test_one_run_ends_the_measurement_of_a_very_large_problem(house, tuning_seconds):
+    tuning_seconds(1.0)
+    slow, other = house("slow", 1e-3, seconds=60.0), house("other", 2e-3, seconds=50.0)
+    selected = _select("measure")
+    assert (selected.engine, slow.calls, other.calls) == ("slow", 1, 0), str(SPEC)
+    assert records.load(SPEC).timings["slow"].median == pytest.approx(60.0), str(SPEC)
+
+
+def test_the_limit_is_one_second_unless_it_is_set(tuning_seconds, monkeypatch):
+    monkeypatch.setattr(settings, "_tuning_seconds", None)
+    settings._tuning_seconds_from_environment.cache_clear()
+    assert convbench.get_tuning_seconds() == 1.0
+    tuning_seconds(0.25)
+    assert convbench.get_tuning_seconds() == 0.25
+
+
+@pytest.mark.parametrize(("given", "expected"), [("0.5", 0.5), ("", 1.0), ("soon", None), ("-1", None), ("nan", None)])
+def test_the_limit_from_the_environment(given, expected, monkeypatch):
+    monkeypatch.setenv("CONVBENCH_TUNING_SECONDS", given)
+    monkeypatch.setattr(settings, "_tuning_seconds", None)
+    settings._tuning_seconds_from_environment.cache_clear()
+    try:
+        if expected is None:
+            with pytest.raises(ValueError, match="CONVBENCH_TUNING_SECONDS is") as caught:
+                convbench.get_tuning_seconds()
+            assert repr(given) in str(caught.value)
+        else:
+            assert convbench.get_tuning_seconds() == expected
+    finally:
+        settings._tuning_seconds_from_environment.cache_clear()
+
+
+@pytest.mark.parametrize(("seconds", "error"), [(-1, ValueError), (float("inf"), ValueError), ("1", TypeError)])
+def test_a_bad_limit_is_refused(seconds, error):
+    with pytest.raises(error) as caught:
+        convbench.set_tuning_seconds(seconds)
+    assert repr(seconds) in str(caught.value)
 
 
 # The order of the sources.
@@ -457,7 +616,8 @@ def test_regret_compares_only_what_takes_part(house):
         ({"tuning": "guess"}, ValueError, "'guess'"),
         ({"rtol": -1.0}, ValueError, "-1.0"),
         ({"rtol": float("nan")}, ValueError, "nan"),
-        ({"rtol": "tight"}, TypeError, "'tight'"),
+        ({"rtol": "tight"}, ValueError, "'tight'"),
+        ({"rtol": [1]}, TypeError, "[1]"),
         ({"rtol": True}, TypeError, "True"),
         ({"max_workspace": -1}, ValueError, "-1"),
         ({"max_workspace": 1.5}, TypeError, "1.5"),
@@ -598,7 +758,7 @@ def test_a_pinned_engine_is_tuned_among_its_variants_only(house):
 
 
 def test_a_variant_of_another_version_is_timed_again(house):
-    rival = house("rival", seconds=1.0)
+    rival = house("rival", seconds=9e-3)
     engine = _Twofold.registered(rival.clock)
     _select("measure")
     engine.codes[0].version = "2"
@@ -609,17 +769,18 @@ def test_a_variant_of_another_version_is_timed_again(house):
     assert after[1] == before[1], str(SPEC)
 
 
-def test_unmeasured_the_engine_itself_plans(house):
+def test_unmeasured_the_variant_that_is_predicted_to_be_the_fastest_is_planned(house):
     rival = house("rival", 1.0)
     engine = _Twofold.registered(rival.clock)
-    assert _select().variant == ""
+    engine.codes[1].predicted = 0.5e-3
+    assert (_select().variant, _select().source) == ("quick", "model"), str(SPEC)
     layer = convbench.Conv2d(np.ones(SPEC.weight_shape, SPEC.dtype), padding=1)
     layer(np.ones(SPEC.input_shape, SPEC.dtype))
-    assert (engine.plans, [code.plans for code in engine.codes]) == (1, [0, 0])
+    assert (engine.plans, [code.plans for code in engine.codes]) == (0, [0, 1])
 
 
 def test_a_layer_plans_the_variant_that_was_chosen(house):
-    rival = house("rival", seconds=1.0)
+    rival = house("rival", seconds=9e-3)
     engine = _Twofold.registered(rival.clock)
     layer = convbench.Conv2d(np.ones(SPEC.weight_shape, SPEC.dtype), padding=1, tuning="measure")
     layer(np.ones(SPEC.input_shape, SPEC.dtype))

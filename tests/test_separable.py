@@ -10,7 +10,7 @@ from conftest import assert_within_bound, correlate, run, sample, skip_if_refuse
 from scipy import ndimage
 
 import convbench
-from convbench import ConvSpec, kernels, records, registry, selection
+from convbench import ConvSpec, kernels, records, registry, selection, settings
 from convbench.engine import unit_roundoff
 from convbench.engines.lowrank import factorise
 
@@ -178,7 +178,7 @@ def test_a_record_of_one_rank_is_not_taken_for_another():
 
 
 def test_measuring_times_the_very_weight_and_records_its_variant(monkeypatch):
-    monkeypatch.setattr(selection, "MEASURE_SECONDS", 0.01)
+    monkeypatch.setattr(settings, "_tuning_seconds", 0.01)
     one = kernels.gaussian(2.0, 4, "float32")[None, None]
     spec = image_spec(one[0, 0], size=64)
     selected = convbench.select(spec, "measure", weight=one)

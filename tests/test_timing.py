@@ -1,9 +1,11 @@
 """The timer, on a clock that only moves when a call says so."""
 
+from functools import partial
+
 import pytest
 
 from convbench import timing
-from convbench.timing import Timing, fastest, interleaved, summarise
+from convbench.timing import Timing, fastest, interleaved, summarise, within_limit
 
 
 class Clock:
@@ -114,6 +116,100 @@ def test_the_time_limit_ends_the_rounds(clock):
 
 def test_slow_calls_get_the_fewest_turns_beyond_the_limit(clock):
     assert _interleaved(clock, {"a": clock.call("a", 50.0)}, 1.0)["a"].samples == timing.MIN_ROUNDS
+
+
+# Within a limit.
+
+
+def _within(clock, calls, seconds, making=0.0):
+    """`within_limit` on the fake clock, where making a call takes `making` seconds."""
+
+    def made(name):
+        clock.log.append(f"make {name}")
+        clock.now += making
+        return calls[name]
+
+    def rest(pause):
+        clock.now += pause
+
+    return within_limit({name: partial(made, name) for name in calls}, seconds, clock=clock, rest=rest)
+
+
+@pytest.mark.parametrize("making", [0.0, 0.03, 0.4])
+@pytest.mark.parametrize("once", [1e-4, 0.02, 0.3, 5.0])
+@pytest.mark.parametrize("limit", [0.0, 0.2, 1.0, 3.0])
+def test_no_more_than_the_limit_a_making_and_a_run(clock, limit, once, making):
+    calls = {name: clock.call(name, once) for name in "abcdef"}
+    found, lacking = _within(clock, calls, limit, making)
+    assert clock.now - 100.0 <= limit + making + once + 1e-6
+    assert (lacking, "a" in found) == ([], True)
+    assert list(found) == list("abcdef")[: len(found)], "who is named first gets a turn first"
+
+
+def test_within_a_long_limit_all_get_as_many_turns(clock):
+    calls = {name: clock.call(name, 0.02) for name in "abc"}
+    found, _ = _within(clock, calls, 10.0)
+    counts = [found[name].samples for name in "abc"]
+    assert max(counts) - min(counts) <= 1
+    assert min(counts) > timing.MIN_ROUNDS
+    assert all(found[name].median == pytest.approx(0.02) for name in "abc")
+
+
+def test_each_is_made_just_before_its_turn(clock):
+    _within(clock, {"a": clock.call("a", 0.02), "b": clock.call("b", 0.02)}, 0.3)
+    assert "".join(name[:6] for name in clock.log[:6]) == "make aaamake bbb"
+
+
+def test_within_a_limit_the_slow_get_one_turn(clock):
+    found, _ = _within(clock, {"slow": clock.call("slow", 0.1), "best": clock.call("best", 0.02)}, 3.0)
+    assert found["slow"].samples == 1
+    assert found["best"].samples > 5
+
+
+def test_the_first_run_is_the_timing_where_it_ends_the_time(clock):
+    found, _ = _within(clock, {"a": clock.call("a", 2.0, 1.0), "b": clock.call("b", 1.0)}, 1.5)
+    assert found == {"a": Timing(2.0, 2.0, 2.0, 1)}
+
+
+@pytest.mark.parametrize("when", ["made", "called"])
+def test_who_runs_out_of_memory_is_named(clock, when):
+    def fail():
+        raise MemoryError
+
+    makers = {"big": fail if when == "made" else lambda: fail, "a": lambda: clock.call("a", 0.1)}
+    found, lacking = within_limit(makers, 1.0, clock=clock, rest=lambda pause: None)
+    assert (list(found), lacking) == (["a"], ["big"])
+
+
+def test_nothing_at_all_is_timed_where_all_run_out_of_memory(clock):
+    def fail():
+        raise MemoryError
+
+    assert within_limit({"a": fail}, 1.0, clock=clock) == ({}, ["a"])
+
+
+def test_an_idle_process_has_settled_at_once(monkeypatch):
+    slept = []
+    monkeypatch.setattr(timing.time, "sleep", slept.append)
+    monkeypatch.setattr(timing.time, "process_time", lambda: 0.0)
+    timing.settle(60.0)
+    assert len(slept) == 1
+
+
+@pytest.mark.skipif(timing.os.name != "posix", reason="the clock of processor time is too coarse on this system")
+def test_a_busy_process_settles_after_the_longest_rest(monkeypatch):
+    slept = []
+    clock = Clock()
+
+    def sleep(seconds):
+        slept.append(seconds)
+        clock.now += seconds
+
+    monkeypatch.setattr(timing.time, "sleep", sleep)
+    monkeypatch.setattr(timing.time, "perf_counter", clock)
+    monkeypatch.setattr(timing.time, "process_time", clock)
+    timing.settle(0.09)
+    assert sum(slept) == pytest.approx(0.09, abs=2 * timing.QUIET_SECONDS)
 
 
 def test_summarise_one_sample_and_several():

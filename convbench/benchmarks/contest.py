@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from convbench import images, peers, planning, registry, settings
+from convbench import images, peers, planning, profile, registry, settings
 from convbench.data import sample
 from convbench.engine import Engine
 from convbench.machine import this_machine
@@ -53,9 +53,10 @@ def measure(spec: ConvSpec, session: Session) -> dict:
     dict
         ``text``, ``auto`` (the engine that the judge picks unmeasured), ``wall`` (seconds spent)
         and ``engines``: by name a dict of ``refused`` and, where that is None, ``median``, ``q1``,
-        ``q3`` and ``samples`` of the fastest variant, ``modelled`` (the median of the variant that the engine's
-        model picks), ``variants`` (medians, quartiles and samples of all), ``plan_seconds`` (planning the fastest
-        variant once, code generation included), ``error``, ``bound``, ``agrees``, ``workspace_bytes`` and ``version``.
+        ``q3`` and ``samples`` of the fastest variant, ``modelled`` (the median of the variant that is
+        predicted to be the fastest), ``variants`` (medians, quartiles and samples of all), ``plan_seconds``
+        (planning the fastest variant once, code generation included), ``error``, ``bound``, ``agrees``,
+        ``workspace_bytes`` and ``version``.
     """
     begin = time.perf_counter()
     entries, calls, plan_seconds = {}, {}, {}
@@ -66,7 +67,7 @@ def measure(spec: ConvSpec, session: Session) -> dict:
         except RefusedError as refusal:
             entries[name] = {"refused": str(refusal)}
             continue
-        for way in planning.variants(engine, spec):
+        for way in _ways(engine, spec):
             start = time.perf_counter()
             calls[name, way.variant] = planned(way, spec, x, weight)
             plan_seconds[name, way.variant] = time.perf_counter() - start
@@ -81,8 +82,14 @@ def measure(spec: ConvSpec, session: Session) -> dict:
     return {"text": str(spec), "auto": unmeasured_choice(spec), "wall": wall, "engines": entries}
 
 
+def _ways(engine, spec):
+    """The engine's variants, first the one that the judge picks unmeasured."""
+    inner = planning.engine_spec(engine, spec)
+    return sorted(planning.variants(engine, spec), key=lambda way: profile.predicted_seconds(way, inner))
+
+
 def _enter(entry, variant, timing, plan_seconds):
-    """Add a variant's timing to its engine's entry; the model's choice comes first."""
+    """Add a variant's timing to its engine's entry; the judge's choice comes first."""
     entry.setdefault("modelled", timing["median"])
     entry.setdefault("variants", {})[variant] = timing
     if timing["median"] <= entry.get("median", timing["median"]):

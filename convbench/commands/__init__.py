@@ -8,4 +8,4 @@ so ``--help`` and completion answer at once.
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit codes beside 0
 
 # In the order of ``convbench --help``; the module of the same name is `convbench.commands.<name>`.
-COMMANDS = ("bench", "report", "compare", "run", "explain", "verify", "engines", "records", "completion")
+COMMANDS = ("bench", "report", "compare", "run", "explain", "verify", "engines", "calibrate", "records", "completion")

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from convbench import display, planning, registry, selection, settings
+from convbench import display, planning, registry, settings
 from convbench.data import sample
 from convbench.engine import unit_roundoff
 from convbench.machine import processor_name
+from convbench.outputs import empty
 from convbench.spec import ConvSpec
+from convbench.timing import interleaved
 from convbench.verify import expected, measured_error
 
 PAGE = Path("docs/accuracy.md")
@@ -70,8 +73,10 @@ class Entry:
 def measure(spec: ConvSpec, seconds: float) -> list[Entry]:
     """Every engine that computes `spec` and that ``engine="auto"`` may pick, the fastest first."""
     able = [engine for engine in registry.engines().values() if engine.automatic and not engine.why_unsupported(spec)]
-    timings = {name: timing for (name, _), timing in selection.time_engines(spec, able, seconds)[0].items()}
     x, weight = sample(spec)
+    plans = {engine.name: planning.make_plan(engine, spec, weight) for engine in able}
+    calls = {name: partial(plan, x, empty(spec.output_shape, spec.dtype)) for name, plan in plans.items()}
+    timings = interleaved(calls, seconds)
     u = unit_roundoff(spec.dtype)
     errors = {name: {} for name in timings}
     for kind, change in DATA.items():

@@ -11,6 +11,8 @@ import os
 
 import numpy as np
 
+from convbench.machine import is_assumed
+
 #: level -> (LLVM processor, LLVM features, vector bytes, vector registers, fused multiply-add, what the host must have)
 X86_LEVELS = {
     "avx512": ("x86-64-v4", "", 64, 32, True, ("avx512f", "avx512vl", "avx512dq", "avx512bw", "fma")),
@@ -116,9 +118,13 @@ def levels():
     return tuple(_host_levels(llvm.get_default_triple(), llvm.get_host_cpu_features()))
 
 
-@functools.cache
 def cache_bytes(level=2):
     """Bytes of a core's cache of data on that level (1 or 2), which the blocks of a computation should fit."""
+    return DEFAULT_CACHE_BYTES[level] if is_assumed() else _host_cache_bytes(level)
+
+
+@functools.cache
+def _host_cache_bytes(level):
     try:
         with open(f"/sys/devices/system/cpu/cpu0/cache/index{LINUX_INDEX[level]}/size") as file:
             return int(file.read().strip().removesuffix("K")) * 1024

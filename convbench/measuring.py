@@ -1,0 +1,193 @@
+"""A problem before the choice: who may compute it, in which ways, how fast each is, and how that is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import numpy as np
+
+from convbench import logs, planning, records, settings
+from convbench.candidates import Candidate, Selection
+from convbench.data import sample
+from convbench.engine import Engine
+from convbench.outputs import empty
+from convbench.spec import ConvSpec
+from convbench.timing import Timing, fastest, within_limit
+
+HOPELESS = 20.0  # a candidate predicted this many times slower than the best is not timed ...
+CHEAP_SECONDS = 0.02  # ... unless one call is predicted to take less than this
+
+Way = tuple[str, str]
+"""An engine's name, and one of its variants."""
+
+
+@dataclass
+class Case:
+    """What is known of a problem while its engine is chosen.
+
+    Attributes
+    ----------
+    spec : ConvSpec
+    weight : ndarray or None
+        The caller's, where it is known.
+    candidates : dict of str to Candidate
+        Every engine, the refused ones too.
+    ways : dict of str to tuple of Engine
+        The variants of each engine that takes part.
+    record : Record or None
+    cheap_seconds : float
+        Who is predicted to take less than this is worth a try however bad the prediction beside the others'.
+    """
+
+    spec: ConvSpec
+    weight: np.ndarray | None
+    candidates: dict[str, Candidate]
+    ways: dict[str, tuple[Engine, ...]]
+    record: records.Record | None
+    cheap_seconds: float = CHEAP_SECONDS
+
+    @property
+    def measured(self) -> dict[str, Timing]:
+        """What is known of those who take part and have been timed."""
+        return {name: self.candidates[name].measured for name in self.ways if self.candidates[name].measured}
+
+    def untimed(self) -> list[Engine]:
+        """The variants that are worth a try and that no record has, the fastest by prediction first.
+
+        What its engine's model picks goes before any engine's other variants.  Beside a pinned record nothing is.
+        """
+        if self.measured and self.record and self.record.pinned:
+            return []
+        known = self.record.timings if self.record else {}
+        limit = max(HOPELESS * min(self.candidates[name].predicted for name in self.ways), self.cheap_seconds)
+        found = [
+            (rank > 0, self.candidates[name].predicted, way)
+            for name, ways in self.ways.items()
+            for rank, way in enumerate(ways)
+            if (timing := known.get(records.name_of(name, way.variant))) is None or timing.version != way.version
+            if self.candidates[name].predicted <= limit
+        ]
+        return [way for *_, way in sorted(found, key=lambda item: item[:2])]
+
+    def add(self, timings: Mapping[Way, Timing], lacking=()) -> None:
+        """Take new timings in, record them, and refuse engines of which all that was tried ran out of memory."""
+        self.candidates = with_fastest(self.candidates, timings)
+        for name, variant in lacking:
+            if self.candidates[name].measured is None:
+                reason = f"{records.name_of(name, variant)} ran out of memory while it was timed"
+                self.candidates[name] = replace(self.candidates[name], refused=reason)
+        versions = {(name, way.variant): way.version for name, ways in self.ways.items() for way in ways}
+        entries = {
+            records.name_of(*way): _entry(timing, self.candidates[way[0]], versions[way])
+            for way, timing in timings.items()
+        }
+        for name, entry in entries.items():
+            logs.debug("%s: %s takes %.3g s (%d samples)", self.spec, name, entry.median, entry.samples)
+        if entries:
+            records.save(self.spec, entries)
+
+    def fastest_measured(self, *, anew: bool) -> Selection:
+        """The choice among those that were timed, just now or not; by prediction where none could be.
+
+        Raises
+        ------
+        MemoryError
+            All of them ran out of memory.
+        """
+        measured = self.measured
+        self.ways = {name: ways for name, ways in self.ways.items() if self.candidates[name].refused is None}
+        if self.ways and not measured:  # who was worth a try ran out of memory, and others were not tried
+            return self.predicted_fastest()
+        if not measured:
+            raise MemoryError(f"every engine ran out of memory on {self.spec}")
+        if anew:
+            incumbent = min(measured, key=lambda name: self.candidates[name].predicted)
+            return self.selection(fastest(measured, incumbent), "measurement")
+        best = fastest(measured)
+        shipped = records.name_of(best, self.candidates[best].variant) in self.record.shipped
+        return self.selection(best, "shipped record" if shipped else "record")
+
+    def predicted_fastest(self, source: str = "model") -> Selection:
+        """The choice by prediction."""
+        return self.selection(min(self.ways, key=lambda name: self.candidates[name].predicted), source)
+
+    def selection(self, engine: str, source: str, variant: str | None = None) -> Selection:
+        """The printable answer: that engine, in that variant if one is given."""
+        candidates = dict(self.candidates)
+        if variant is not None:
+            candidates[engine] = replace(candidates[engine], variant=variant)
+
+        def order(candidate):
+            expected = candidate.measured.median if candidate.measured else candidate.predicted
+            return (candidate.refused is not None, expected is None, expected or 0.0)
+
+        return Selection(self.spec, engine, source, tuple(sorted(candidates.values(), key=order)))
+
+
+def measure(case: Case) -> bool:
+    """Time what no record has, on sample data and within the time limit; whether there was anything to time."""
+    untimed = case.untimed()
+    if not untimed:
+        return False
+    timings, lacking = time_engines(case.spec, untimed, settings.get_tuning_seconds(), case.weight)
+    case.add(timings, lacking)
+    return bool(timings)
+
+
+def time_engines(spec: ConvSpec, engines, seconds: float, weight=None) -> tuple[dict[Way, Timing], list[Way]]:
+    """Time engines on sample data, or a given weight, interleaved, within a time limit.
+
+    Returns
+    -------
+    dict of (name, variant) to Timing
+        Of those that got their turn; those named first get it first.
+    list of (name, variant)
+        Those that ran out of memory.
+    """
+    data = cache(partial(sample, spec))  # drawn by the first who needs it: that takes its time, too
+
+    def call_of(engine):
+        x, drawn = data()
+        plan = planning.make_plan(engine, spec, drawn if weight is None else weight)
+        return partial(plan, x, empty(spec.output_shape, spec.dtype))
+
+    makers = {(engine.name, engine.variant): partial(call_of, engine) for engine in engines}
+    return within_limit(makers, seconds)
+
+
+def with_record(candidates, record, engines, ways):
+    """The candidates with the timings that a record holds for this version of each engine, of its fastest variant."""
+    known = record.timings if record else {}
+    timings = {
+        (name, way.variant): timing
+        for name in ways
+        for way in {engines[name], *ways[name]}
+        if (timing := known.get(records.name_of(name, way.variant))) and timing.version == way.version
+    }
+    return with_fastest(candidates, timings)
+
+
+def with_fastest(candidates, timings):
+    """The candidates with the least of their own and of `timings` by (name, variant)."""
+    joined = dict(candidates)
+    for (name, variant), found in sorted(timings.items(), key=lambda item: item[1].median, reverse=True):
+        measured = Timing(found.median, found.q1, found.q3, found.samples)
+        before = joined[name].measured
+        if before is None or measured.median <= before.median:
+            error = getattr(found, "error", joined[name].error)
+            joined[name] = replace(joined[name], measured=measured, variant=variant, error=error)
+    return joined
+
+
+def _entry(timing: Timing, candidate: Candidate, version: str) -> records.EngineTiming:
+    return records.EngineTiming(
+        median=timing.median,
+        q1=timing.q1,
+        q3=timing.q3,
+        samples=timing.samples,
+        workspace_bytes=candidate.workspace_bytes,
+        error=candidate.error,
+        version=version,
+    )
