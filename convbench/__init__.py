@@ -71,7 +71,7 @@ __all__ = [
     "verify",
 ]
 
-_LAZY = ("engines", "matrices", "images", "report", "problems")
+_LAZY = ("engines", "matrices", "images", "peers", "report", "problems")
 
 
 def __getattr__(name):

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from convbench import images, records, registry, settings
+from convbench import images, peers, records, registry, settings
 from convbench.asvrun import AsvError, AsvRun
 from convbench.benchmarks.session import AUTO, SECONDS, Session
 from convbench.compare.limits import measure as measure_limits
 from convbench.machine import Machine, this_machine
 from convbench.problems import Problem
-from convbench.report.results import Entry, Report, Row
+from convbench.report.results import OTHERS, Entry, Report, Row
 from convbench.spec import ConvSpec
 
 QUICK_SECONDS = 0.2  # per problem, shared by its engines
@@ -41,6 +41,7 @@ class Bench:
     ----------
     problems : tuple of Problem
     engines : tuple of str
+        Other libraries' among them (`convbench.peers.NAMES`); what is not installed is skipped with that reason.
     image : Path or None
         The photograph; None for the sample.
     seconds : float
@@ -110,7 +111,8 @@ def run(bench: Bench, progress) -> Report:
         metrics = asv.results()
     rows = [_row(problem, done[problem.name], metrics) for problem in bench.problems]
     limits = measure_limits(settings.get_num_threads())  # for the roofline
-    return Report(describe_machine(), _describe_run(bench), rows, limits.peaks, limits.bandwidth)
+    described = _describe_run(bench) | _describe_peers(bench, rows)
+    return Report(describe_machine(), described, rows, limits.peaks, limits.bandwidth)
 
 
 def record(result: dict) -> None:
@@ -171,6 +173,14 @@ def _describe_run(bench: Bench) -> dict[str, str]:
         "time for each problem": f"{bench.seconds:g} s, all engines in turn in one process",
         "photograph": photograph,
     }
+
+
+def _describe_peers(bench: Bench, rows: list[Row]) -> dict[str, str]:
+    """A line on the other libraries, where some were asked for: their versions, or that they are not installed."""
+    asked = [name for name in bench.engines if name in peers.NAMES]
+    found = {name: entry.version for row in rows for name, entry in row.engines.items() if entry.version}
+    texts = [f"{name} {found.get(name, '(not measured)')}" for name in asked]
+    return {OTHERS: f"{', '.join(texts)}; auto takes none of them unasked"} if asked else {}
 
 
 def _row(problem: Problem, result: dict, metrics: dict) -> Row:

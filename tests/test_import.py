@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-HEAVY = "numba llvmlite scipy pyfftw torch matplotlib rich PIL jinja2 asv platformdirs ml_dtypes"
+HEAVY = "numba llvmlite scipy pyfftw matplotlib rich PIL jinja2 asv platformdirs ml_dtypes"
+PEERS = "torch onnx onnxruntime openvino cv2"
 SLOW_STANDARD_MODULES = "statistics decimal asyncio unittest importlib.metadata"
 
 
@@ -14,7 +15,7 @@ def _loaded_by(code, names):
 
 
 def test_import_loads_nothing_heavier_than_numpy():
-    assert _loaded_by("import convbench", HEAVY) == []
+    assert _loaded_by("import convbench", f"{HEAVY} {PEERS}") == []
 
 
 def test_import_loads_no_slow_module_of_the_standard_library():
@@ -30,3 +31,12 @@ def test_import_loads_no_engine():
 def test_asking_about_engines_loads_nothing_that_computes():
     code = "import convbench; convbench.select(convbench.ConvSpec.parse('mb1ic1ih9oc1oh9kh3ph1'))"
     assert _loaded_by(code, "numba llvmlite scipy pyfftw") == []
+
+
+def test_no_other_library_is_imported_until_it_is_enabled():
+    code = (
+        "import convbench; convbench.peers.NAMES; convbench.engines(); import convbench.peers.adapters, convbench.cli"
+    )
+    assert _loaded_by(code, PEERS) == []
+    code = "import convbench; convbench.peers.disable(); convbench.peers.enable('scipy')"
+    assert _loaded_by(code, f"scipy {PEERS}") == ["scipy"]

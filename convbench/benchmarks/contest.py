@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from convbench import images, planning, profile, registry, settings
+from convbench import images, peers, planning, profile, registry, settings
 from convbench.data import sample
 from convbench.engine import Engine
 from convbench.machine import this_machine
@@ -35,6 +35,7 @@ class RefusedError(Exception):
 def measure_all(session: Session) -> dict[str, dict]:
     """Measure every problem of a session; results by problem name, as `measure` gives them."""
     session.note("begin", problems=len(session.problems))
+    peers.enable_installed(session.engines)
     results = {}
     for name, text in session.problems:
         session.note("problem", name=name)
@@ -97,6 +98,7 @@ def _enter(entry, variant, timing, plan_seconds):
 
 def prepare_one(session: Session, name: str, engine: str) -> Callable[[], object]:
     """One engine's planned call on the problem of that name; RefusedError where it does not take part."""
+    peers.enable_installed([engine])
     spec = ConvSpec.parse(dict(session.problems)[name])
     chosen = accepted(engine, spec)
     return planned(chosen, spec, *arrays(spec, session.image))
@@ -114,7 +116,7 @@ def accepted(name: str, spec: ConvSpec) -> Engine:
     try:
         engine = registry.get(name)
     except ValueError:
-        raise RefusedError(f"{name} is not installed") from None
+        raise RefusedError(_why_absent(name)) from None
     inner = planning.engine_spec(engine, spec)
     reason = engine.why_unsupported(inner) or planning.why_inexact(engine, spec)
     if reason:
@@ -128,6 +130,10 @@ def accepted(name: str, spec: ConvSpec) -> Engine:
             f"{name} is predicted to take {seconds:.1f} s a call; {MAX_PREDICTED_SECONDS:g} s are allowed"
         )
     return engine
+
+
+def _why_absent(name):
+    return (peers.why_missing(name) if name in peers.NAMES else None) or f"{name} is not installed"
 
 
 def arrays(spec: ConvSpec, image: str = "") -> tuple[np.ndarray, np.ndarray]:

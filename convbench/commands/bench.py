@@ -7,7 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from convbench.commands import FAILED
-from convbench.commands.given import add_engines, add_problem, read_engines, read_problems, reading_input
+from convbench.commands.given import (
+    add_engines,
+    add_peers,
+    add_problem,
+    read_engines,
+    read_peers,
+    read_problems,
+    reading_input,
+)
 from convbench.commands.output import add_json, console, print_json, progress
 
 SUMMARY = "measure all engines, check, record, report"
@@ -17,6 +25,8 @@ examples:
   convbench bench --quick                  a look, in half a minute
   convbench bench --suite image --image holiday.jpg
   convbench bench --problem mb1ic64ih56oc64oh56kh3ph1 --engines direct,fft
+  convbench bench --quick --peers          PyTorch, ONNX Runtime, OpenVINO, OpenCV, SciPy beside them
+  convbench bench --suite cnn --engines direct,winograd4 --peers torch,openvino
   ONEDNN_VERBOSE=1 python model.py | convbench bench --problem -
 """
 
@@ -35,6 +45,7 @@ def add(parser) -> None:
     )
     parser.add_argument("--image", metavar="FILE", type=Path, help="the photograph to filter (default: a sample)")
     add_engines(parser, "only these (default: all that auto may pick)")
+    add_peers(parser, "time other libraries too: all that are installed, or these")
     parser.add_argument("--quick", action="store_true", help="fewer problems, less time for each")
     parser.add_argument("--report", metavar="DIR", type=Path, default=Path("reports"), help="default: reports")
     add_json(parser)
@@ -74,6 +85,7 @@ def _plan(args):
         raise ValueError("--problem and --suite are both given; give one of them")
     chosen = read_problems(args.problem) if args.problem else problems.chosen(args.suite, quick=args.quick)
     engines = read_engines(args.engines) or harness.default_engines()
+    peers = read_peers(args.peers)
     images.load(args.image or images.sample_path())
     seconds = harness.QUICK_SECONDS if args.quick else harness.SECONDS
-    return harness.Bench(tuple(chosen), engines, args.image, seconds, args.report)
+    return harness.Bench(tuple(chosen), (*engines, *peers), args.image, seconds, args.report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convbench.commands.given import add_peers, enable_peers, reading_input
 from convbench.commands.output import add_json, print_json
 
 SUMMARY = "list the engines"
@@ -9,6 +10,7 @@ EXAMPLES = """
 examples:
   convbench engines
   convbench engines --json
+  convbench engines --peers                the other libraries that are installed, too
 """
 _FIELDS = (
     *("name", "summary", "version", "automatic", "deterministic"),
@@ -18,6 +20,7 @@ _FIELDS = (
 
 def add(parser) -> None:
     """Add the arguments."""
+    add_peers(parser, "other libraries too: all that are installed, or these")
     add_json(parser)
 
 
@@ -25,6 +28,8 @@ def run(args) -> int:
     """List the engines, in the order of preference."""
     from convbench import registry
 
+    with reading_input():
+        enable_peers(args.peers)
     found = registry.engines()
     if args.json:
         print_json([{field: getattr(engine, field) for field in _FIELDS} for engine in found.values()])

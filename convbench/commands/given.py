@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+ALL_PEERS = "all"
 _VERBOSE = ("onednn_verbose", "dnnl_verbose", "mkldnn_verbose")
 
 
@@ -86,6 +87,45 @@ def read_engines(text: str | None) -> tuple[str, ...]:
     return names
 
 
+def read_peers(text: str | None) -> tuple[str, ...]:
+    """Names of other libraries, separated by commas: all that are known for `ALL_PEERS`, none for None.
+
+    Raises
+    ------
+    ValueError
+        An unknown one, or a text without one.
+    """
+    from convbench.peers import NAMES
+
+    if text is None:
+        return ()
+    names = NAMES if text == ALL_PEERS else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise ValueError(f"--peers {text!r}: {unknown[0]!r} is unknown; {', '.join(NAMES)} are accepted")
+    return names
+
+
+def enable_peers(text: str | None) -> tuple[str, ...]:
+    """Enable other libraries, and name them: for `ALL_PEERS` those that are installed.
+
+    Raises
+    ------
+    ValueError
+        An unknown one, one that was named and is not installed, or none that is.
+    """
+    from convbench import peers
+
+    names = read_peers(text)
+    missing = {name: why for name in names if (why := peers.why_missing(name))}
+    enabled = tuple(name for name in names if name not in missing)
+    if missing and (text != ALL_PEERS or not enabled):
+        raise ValueError("; ".join(missing.values()))
+    if enabled:
+        peers.enable(*enabled)
+    return enabled
+
+
 def add_command(commands, name: str, summary: str, examples: str) -> argparse.ArgumentParser:
     """Add a command to those of a parser (``parser.add_subparsers()``)."""
     return commands.add_parser(
@@ -112,6 +152,12 @@ def add_engines(parser: argparse.ArgumentParser, help: str) -> None:
     parser.add_argument("--engines", metavar="A,B", help=help).completer = _several_engines
 
 
+def add_peers(parser: argparse.ArgumentParser, help: str) -> None:
+    """The argument ``--peers``, alone for all, or with names separated by commas, which it completes."""
+    argument = parser.add_argument("--peers", metavar="A,B", nargs="?", const=ALL_PEERS, help=help)
+    argument.completer = _several_peers
+
+
 def _problem_names(**_):
     from convbench.problems import PROBLEMS
 
@@ -127,5 +173,15 @@ def _one_engine(**_):
 def _several_engines(prefix, **_):
     from convbench import registry
 
+    return _several(prefix, registry.engines())
+
+
+def _several_peers(prefix, **_):
+    from convbench.peers import NAMES
+
+    return _several(prefix, NAMES)
+
+
+def _several(prefix, names):
     before = prefix[: prefix.rfind(",") + 1]
-    return [before + name for name in registry.engines() if name not in before.split(",")]
+    return [before + name for name in names if name not in before.split(",")]

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from convbench.commands import FAILED
-from convbench.commands.given import add_engines, add_problem, read_engines, read_problems, reading_input
+from convbench.commands.given import (
+    add_engines,
+    add_peers,
+    add_problem,
+    enable_peers,
+    read_engines,
+    read_problems,
+    reading_input,
+)
 from convbench.commands.output import add_json, print_json
 
 SUMMARY = "compare every engine with the reference"
@@ -12,6 +20,7 @@ examples:
   convbench verify                         every engine on the quick problems
   convbench verify resnet50-stem g32mb1ic32ih112oc32oh112kh3ph1
   convbench verify --engines fft @problems.txt
+  convbench verify --peers                 PyTorch, ONNX Runtime, OpenVINO, OpenCV, SciPy too, as far as installed
 """
 
 
@@ -21,6 +30,7 @@ def add(parser) -> None:
         parser, "problem", metavar="PROBLEM", nargs="*", help="names, texts, @FILE or - (default: the quick ones)"
     )
     add_engines(parser, "only these (default: all)")
+    add_peers(parser, "other libraries too: all that are installed, or these")
     parser.add_argument("--seed", type=int, default=0, help="of the random data (default: 0)")
     add_json(parser)
 
@@ -32,7 +42,9 @@ def run(args) -> int:
 
     with reading_input():
         chosen = read_problems(args.problem) if args.problem else problems.chosen(quick=True)
+        enabled = enable_peers(args.peers)
         engines = read_engines(args.engines)
+        engines += enabled if engines else ()
         specs = [convbench.ConvSpec.parse(problem.text) for problem in chosen]
     found = []
     for spec in specs:

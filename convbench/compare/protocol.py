@@ -60,9 +60,26 @@ def blocks(
     dict of name to Timing
         Median and quartiles of the blocks' medians, in the order of `calls`.
     """
+    samples = block_samples(calls, rounds, gauge, clock=clock, sleep=sleep)
+    return {name: summarise(values) for name, values in samples.items()}
+
+
+def block_samples(
+    calls: Calls,
+    rounds: int,
+    gauge: Gauge | None = None,
+    *,
+    hopeless: float = HOPELESS,
+    clock: Clock = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, list[float]]:
+    """What `blocks` sums up: by name the medians of the blocks, a round each, in the order of the rounds.
+
+    Who takes more than `hopeless` times the best in a first look has that look as its only sample.
+    """
     gauge = gauge or Gauge(None)
     gauge.settle()
-    samples, live = _probed(calls, clock, sleep)
+    samples, live = _probed(calls, clock, sleep, hopeless)
     number = 0
     while number < rounds:
         medians = {}
@@ -74,7 +91,7 @@ def blocks(
             number += 1
             for name, median in medians.items():
                 samples[name].append(median)
-    return {name: summarise(values) for name, values in samples.items()}
+    return samples
 
 
 def strict(calls: Calls, seconds: float = STRICT_SECONDS, *, clock: Clock = time.perf_counter) -> dict[str, Timing]:
@@ -89,7 +106,7 @@ def strict(calls: Calls, seconds: float = STRICT_SECONDS, *, clock: Clock = time
     return {name: summarise(values) for name, values in samples.items()}
 
 
-def _probed(calls, clock, sleep):
+def _probed(calls, clock, sleep, hopeless=HOPELESS):
     """A probe's time for the hopeless, empty lists for the others, and the others' names."""
     probes = {}
     for name, call in calls.items():
@@ -99,7 +116,7 @@ def _probed(calls, clock, sleep):
         if probes[name] < BLOCK_SECONDS:  # a short call may have been disturbed
             probes[name] = min(probes[name], seconds_per_call(call, 1, clock))
     best = min(probes.values())
-    live = [name for name, seconds in probes.items() if seconds <= HOPELESS * best]
+    live = [name for name, seconds in probes.items() if seconds <= hopeless * best]
     return {name: [] if name in live else [seconds] for name, seconds in probes.items()}, live
 
 
