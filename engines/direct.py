@@ -30,22 +30,22 @@ GENERATED_DTYPES = ("float32", "float64")
 PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows
 LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 
-# What the families cost, in multiply-adds of whole vectors at the processor's peak (fitted to 750 random
-# problems with 1 to 48 channels per group, kernels 1 x 1 to 7 x 7 and 1-D, widths 7 to 224, strides 1
-# and 2; 2-core Zen 4 VM, 2026-11: in 11 % of 1,359 others the slower family is taken, in 9 % by more than
-# 5 %; 3 % lost in geometric mean).
-DENSE_STORE = 19  # an output vector, besides its products: it is transposed
-DENSE_COPY = 10  # a vector of an input that must be padded or spread over the cache's sets
-WIDE_TAP = 0.75  # a product, and what loading inputs adds to it where a vector serves one kernel row
-WIDE_LOAD = 1.7
+# What the families cost, in multiply-adds of whole vectors at the processor's peak, fitted to the times of 387 problems
+# (random ones of one to three dimensions, and layers of networks) that two or three families compute about as fast; 2-core
+# Zen 5 VM, 2026-11. On 129 others the choice is 1.04 times as slow as the fastest in the geometric mean, in 9 % of them
+# more than 1.05 times. Where a machine's families differ otherwise, its profile says so (`convbench.profile`).
+DENSE_STORE = 28  # an output vector, besides its products: it is transposed
+DENSE_COPY = 68  # a vector of an input that must be padded or spread over the cache's sets
+WIDE_TAP = 0.9  # a product, and what loading inputs adds to it where a vector serves one kernel row
+WIDE_LOAD = 3.1
 WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most
-WIDE_STORE = 3  # an output vector, besides its products
-WIDE_STAGE = 4.4  # a vector of an input that must be padded
-WIDE_SPREAD = 8.4  # the same where the columns have a stride, too
-PRODUCT_TAP = 1.1  # a product of a matrix product
-PRODUCT_STORE = 8  # an output vector of a matrix product
-PRODUCT_COPY = 4  # a vector of its input: each is copied
-PRODUCT_SPREAD = 40  # the same where pixels have a stride
+WIDE_STORE = 2.5  # an output vector, besides its products
+WIDE_STAGE = 3.8  # a vector of an input that must be padded
+WIDE_SPREAD = 8.5  # the same where the columns have a stride, too
+PRODUCT_TAP = 1.14  # a product of a matrix product
+PRODUCT_STORE = 9.5  # an output vector of a matrix product
+PRODUCT_COPY = 0.94  # a vector of its input: each is copied
+PRODUCT_SPREAD = 70  # the same where pixels have a stride
 LOOP_SHARE = 0.04
 WORTH_A_TRY = 4.0  # a family that costs so many times the best by the model is not measured
 LANE_BYTES = 64

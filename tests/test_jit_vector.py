@@ -211,7 +211,7 @@ def mobilenet():
         channels = filters
 
 
-@pytest.mark.parametrize(("network", "most"), [(resnet50, 20), (mobilenet, 20)])
+@pytest.mark.parametrize(("network", "most"), [(resnet50, 24), (mobilenet, 24)])
 def test_a_network_needs_few_kernels(network, most):
     code = (
         "import numpy as np\nfrom test_jit_vector import *\n"
@@ -224,7 +224,7 @@ def test_a_network_needs_few_kernels(network, most):
     )
     folder = os.path.dirname(__file__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
-    layers, compiled = map(int, done.stdout.split())  # 17 of 21, 12 of 19 on AVX-512
+    layers, compiled = map(int, done.stdout.split())  # 23 for 42 plans, 24 for 38 on AVX-512: two families
     assert 1 < compiled <= most < 2 * layers
 
 
