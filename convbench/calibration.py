@@ -81,7 +81,7 @@ def calibrate(
             ratios.setdefault(records.name_of(*key), []).append(timing.median / predicted)
     factors = {name: math.exp(sum(map(math.log, values)) / len(values)) for name, values in sorted(ratios.items())}
     where = f"{nominal.model}, {threads} threads, {datetime.date.today().isoformat()}"
-    return Profile(hertz, found.bandwidth, factors, where)
+    return Profile(hertz, found.bandwidth / threads, factors, where)
 
 
 def _ways(spec: ConvSpec, machine: Machine) -> list[Engine]:

@@ -27,7 +27,7 @@ def run(args) -> int:
     if args.json:
         print_json({"profile": found, "written": kept})
         return 0
-    print(f"{found.measured}: {found.hertz / 1e9:.2f} GHz, copies {found.bandwidth / 1e9:.0f} GB/s")
+    print(f"{found.measured}: {found.hertz / 1e9:.2f} GHz, copies {found.bandwidth / 1e9:.0f} GB/s a thread")
     for name, factor in found.factors.items():
         print(f"  {name:<24} takes {factor:5.2f} times what its model says")
     if kept:
