@@ -31,9 +31,9 @@ PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows
 LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 
 # What the families cost, in multiply-adds of whole vectors at the processor's peak, fitted to the times of 387 problems
-# (random ones of one to three dimensions, and layers of networks) that two or three families compute about as fast; 2-core
-# Zen 5 VM, 2026-11. On 129 others the choice is 1.04 times as slow as the fastest in the geometric mean, in 9 % of them
-# more than 1.05 times. Where a machine's families differ otherwise, its profile says so (`convbench.profile`).
+# (random ones of one to three dimensions, and layers of networks) that two or three families compute about as fast, on
+# a 2-core Zen 5 VM, 2026-11. On 129 others the choice is 1.04 times as slow as the fastest in the geometric mean, in
+# 9 % of them more than 1.05 times. Where a machine's families differ otherwise, its profile says so.
 DENSE_STORE = 28  # an output vector, besides its products: it is transposed
 DENSE_COPY = 68  # a vector of an input that must be padded or spread over the cache's sets
 WIDE_TAP = 0.9  # a product, and what loading inputs adds to it where a vector serves one kernel row
