@@ -15,7 +15,6 @@ import atexit
 import ctypes
 import functools
 import os
-import platform
 import sys
 import threading
 import warnings
@@ -24,6 +23,7 @@ import numpy as np
 
 from convbench import settings
 
+from . import scheduling
 from .compile import address
 from .target import target
 from .vector import INT, Code, Value
@@ -47,13 +47,7 @@ JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, WOKEN, THR
 )
 MAX_WORKERS = 1023
 POOL_BYTES = HANDLES + 8 * (MAX_WORKERS + 1)
-#: Bytes of a set of processors (glibc's ``cpu_set_t``).
-PROCESSOR_SET_BYTES = 128
 LOW = (1 << 32) - 1
-#: Numbers of Linux's sched_getattr and sched_setattr, bytes of their ``struct sched_attr``, where its turn's length
-#: stands, and the shortest that there is.
-SCHEDULING_CALLS = {"x86_64": (315, 314), "aarch64": (275, 274)}
-SCHEDULING_BYTES, SCHEDULING_TURN, TURN_NANOSECONDS = 48, 24, 100_000
 
 # The head of a frame: what a call hands to its tasks, the number of this call, and how many threads it has
 # scratch for (0: none is needed); the rest of it belongs to the kernel family.
@@ -152,29 +146,11 @@ def _watch(code, pool, time, patience):
         patience.store(late.choose(0, longer))
 
 
-def _come_soon(code):
-    """Ask Linux (6.12 and newer) for short turns of the calling thread, so that it gets one soon after it wakes.
-
-    Other libraries' idle threads spin for milliseconds, on the core that a worker wakes on; it would wait for the
-    end of their turn.  A thread's share of a core stays what it was, and so do its policy and priority.
-    """
-    numbers = SCHEDULING_CALLS.get(platform.machine()) if sys.platform == "linux" else None
-    if numbers is None:
-        return
-    get, put = numbers
-    attributes = code.stack(SCHEDULING_BYTES)
-    found = code.external("syscall", [code.value(get), 0, attributes, SCHEDULING_BYTES, 0])
-    ordinary = code.widen(found).compare("==", 0) & (attributes.load() >> 32).compare("==", 0)
-    with code.when(ordinary):
-        (attributes + SCHEDULING_TURN).store(TURN_NANOSECONDS)
-        code.external("syscall", [code.value(put), 0, attributes, 0, 0])
-
-
 def _write_worker(module):
     """``void *worker(void *pool)``: the life of one worker thread."""
     code = Code(module, "worker", target(), "p", result=True)
     (pool,) = code.arguments
-    _come_soon(code)
+    scheduling.come_soon(code)
     time, patience = code.stack(16), code.stack(8)
     patience.store(SPIN_NANOSECONDS)
     number = _add(pool + THREADS, 1) + 1
@@ -186,32 +162,6 @@ def _write_worker(module):
 
     code.repeat(live)
     code.finish(pool)
-
-
-def _make_way(code, pool):
-    """Keep the workers off the caller's processor, by their affinity, whenever the caller turns up on another one.
-
-    Linux likes to wake a thread on the processor that wakes it, where the caller keeps it waiting: on the
-    two-core machine of November 2026 a call after 12 ms of sleep took twice as long, and so did the next
-    ones.  The processors left are those of the caller's own affinity; where that is only one, setting the
-    empty set fails, and nothing changes.
-    """
-    processor = code.widen(code.external("sched_getcpu", []))
-    moved = (pool + PROCESSOR).load().compare("!=", processor + 1)
-    with code.when(moved & processor.compare("<", 8 * PROCESSOR_SET_BYTES)):
-        (pool + PROCESSOR).store(processor + 1)
-        allowed = code.stack(PROCESSOR_SET_BYTES)
-        code.external("sched_getaffinity", [code.int32(0), code.value(PROCESSOR_SET_BYTES), allowed])
-        word = allowed + (processor >> 6) * 8
-        word.store(word.load() & ((code.value(1) << (processor & 63)) * -1 - 1))
-
-        def move(worker):
-            code.external(
-                "pthread_setaffinity_np",
-                [(pool + HANDLES + worker * 8).load(), code.value(PROCESSOR_SET_BYTES), allowed],
-            )
-
-        code.loop((pool + THREADS).load(), move)
 
 
 def _posix_threads():
@@ -226,7 +176,7 @@ def _posix_threads():
 def _publish(code, pool, frame, tasks):
     """Put up a job and wake the workers that sleep."""
     if hasattr(ctypes.CDLL(None), "sched_getcpu"):
-        _make_way(code, pool)
+        scheduling.make_way(code, pool + PROCESSOR, pool + HANDLES, (pool + THREADS).load())
     (pool + FUNCTION).store((frame + FRAME_FUNCTION).load())
     (pool + FRAME).store(frame)
     threads = (frame + FRAME_THREADS).load()
