@@ -1,7 +1,7 @@
 """What the judge logs: choices at INFO, the filter and timings at DEBUG, to the logger "convbench".
 
-``CONVBENCH_LOG=info`` or ``debug`` prints them on standard error.  Without it, nothing is imported and nothing
-formatted until a program has imported `logging` itself.
+``CONVBENCH_LOG=info`` or ``debug`` prints them on standard error.  Without it nothing is printed, and nothing formatted
+unless the program has set up a handler of its own.
 """
 
 from __future__ import annotations

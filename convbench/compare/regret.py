@@ -6,7 +6,7 @@ model makes unmeasured; ``measured`` chooses by the first timing and is judged b
 ``choose_conv_method`` picks between its own two methods, which are timed on the problems that it takes.
 
 ``python -m convbench.compare.regret`` measures and writes the figures into ``docs/selection.md``; ``--random N``,
-``--seconds S`` and ``--output FILE`` change how many problems, how long for each, and where.  Records do not count; the
+``--seconds S``, ``--minutes M`` and ``--output FILE`` change how many problems, how long for each and in all, and where.  Records do not count; the
 user's profile does.
 """
 
@@ -18,6 +18,7 @@ import math
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -221,6 +222,9 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = p
     parser = argparse.ArgumentParser(prog="python -m convbench.compare.regret", description=__doc__.partition("\n")[0])
     parser.add_argument("--random", type=int, default=RANDOM, metavar="N", help=f"random problems (default: {RANDOM})")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for each timing (default: {SECONDS})")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="M", help="measure what that time allows (default: all)"
+    )
     parser.add_argument("--output", type=Path, default=PAGE, help=f"the page (default: {PAGE})")
     args = parser.parse_args(arguments)
     from rich.progress import Progress
@@ -230,7 +234,10 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = p
     with _no_records(), Progress(transient=True) as progress:
         for title, problems in groups.items():
             task = progress.add_task(title, total=len(problems))
+            end = time.monotonic() + 60 * args.minutes / len(groups)
             for name, text in problems:
+                if time.monotonic() > end:
+                    break
                 found.setdefault(title, []).append(judge(name, text, args.seconds))
                 progress.advance(task)
     command = " ".join(["python -m convbench.compare.regret", *(arguments if arguments is not None else sys.argv[1:])])
