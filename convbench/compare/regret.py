@@ -6,8 +6,8 @@ model makes unmeasured; ``measured`` chooses by the first timing and is judged b
 ``choose_conv_method`` picks between its own two methods, which are timed on the problems that it takes.
 
 ``python -m convbench.compare.regret`` measures and writes the figures into ``docs/selection.md``; ``--random N``,
-``--seconds S``, ``--minutes M`` and ``--output FILE`` change how many problems, how long for each and in all, and where.  Records do not count; the
-user's profile does.
+``--seconds S``, ``--minutes M`` and ``--output FILE`` change how many problems, how long for each and in all, and where.
+Records do not count; the user's profile does.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ RANDOM, SECONDS = 300, 0.1
 MOST_MACS, LEAST_MACS = 1.5e9, 1e4  # of a random problem
 SLOW = 20.0  # who is predicted to take so many times the best is not timed, as the judge has it
 SCIPY_METHODS = ("direct", "fft")
+SCIPY_MACS = 3e7  # its direct method takes minutes on large images
 
 
 @dataclass(frozen=True)
