@@ -6,8 +6,8 @@ model makes unmeasured; ``measured`` chooses by the first timing and is judged b
 ``choose_conv_method`` picks between its own two methods, which are timed on the problems that it takes.
 
 ``python -m convbench.compare.regret`` measures and writes the figures into ``docs/selection.md``; ``--random N``,
-``--seconds S``, ``--minutes M`` and ``--output FILE`` change how many problems, how long for each and in all, and where.
-Records do not count; the user's profile does.
+``--seconds S``, ``--minutes M`` and ``--output FILE`` change how many problems, how long for each and in all, and
+where.  Records do not count; the user's profile does.
 """
 
 from __future__ import annotations
