@@ -21,8 +21,8 @@ from convbench.commands.output import add_json, console, print_json, progress
 SUMMARY = "measure all engines, check, record, report"
 EXAMPLES = """
 examples:
-  convbench bench                          every suite, about three minutes
-  convbench bench --quick                  a look, in half a minute
+  convbench bench                          every suite, some minutes
+  convbench bench --quick                  a look, in a minute or two
   convbench bench --suite image --image holiday.jpg
   convbench bench --problem mb1ic64ih56oc64oh56kh3ph1 --engines direct,fft
   convbench bench --quick --peers          PyTorch, ONNX Runtime, OpenVINO, OpenCV, SciPy beside them
