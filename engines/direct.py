@@ -38,7 +38,7 @@ DENSE_STORE = 28  # an output vector, besides its products: it is transposed
 DENSE_COPY = 68  # a vector of an input that must be padded or spread over the cache's sets
 WIDE_TAP = 0.9  # a product, and what loading inputs adds to it where a vector serves one kernel row
 WIDE_LOAD = 3.1
-WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most
+WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most, for each output channel of a tile
 WIDE_STORE = 2.5  # an output vector, besides its products
 WIDE_STAGE = 3.8  # a vector of an input that must be padded
 WIDE_SPREAD = 8.5  # the same where the columns have a stride, too
@@ -99,7 +99,8 @@ def _wide_work(spec):
     vectors = width / lanes if depthwise and spec.ndim == 2 and width <= PLANES_WIDTH else _ceil(width, lanes)
     height, unit = (spec.kernel[-2], math.lcm(spec.stride[-2], spec.dilation[-2])) if spec.ndim > 1 else (1, 1)
     served = height * spec.dilation[-2] / unit if height > 1 else spec.kernel[-1] / lanes / spec.stride[-1]
-    served = min(WIDE_ROWS, max(1, served))
+    filters = next(count for count in (4, 3, 2, 1) if spec.out_channels // spec.groups % count == 0)
+    served = min(WIDE_ROWS, max(1, served)) * filters
     products = math.prod(spec.weight_shape[1:]) * (WIDE_TAP + WIDE_LOAD / served) + WIDE_STORE
     work = spec.batch * spec.out_channels * math.prod(rows) * vectors * products
     stage = WIDE_SPREAD if spec.stride[-1] > 1 else WIDE_STAGE if any(map(any, spec.padding)) else 0
