@@ -32,6 +32,10 @@ LANE_BYTES = 64
 TILE_SUMS = 28
 #: Taps of a kernel filled up with zeros, of its own, at most.
 MOST_FILLED = 1.15
+#: Time that the threads with most tasks may take, of a mean one's.
+MOST_WAITING = 1.05
+#: Channels of a chunk that is made for that only: two threads may gather the same patches then.
+EVEN_CHANNELS = 256
 #: Elements added to rows of patches whose distance would put them into the same sets of the cache.
 SHIFT = 16
 
@@ -49,6 +53,11 @@ def views(spec):
         return 1
     count = -(-height // stride)
     return count if count * stride <= MOST_FILLED * height else 1
+
+
+def _is_even(tasks, threads):
+    """Whether no thread waits long for the others."""
+    return tasks < threads or -(-tasks // threads) * threads <= MOST_WAITING * tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +115,10 @@ class Layout:
         work = spec.macs * spec.itemsize / LANE_BYTES
         wanted = max(1, min(int(work / TASK_PRODUCTS), TASKS_PER_THREAD * threads))
         wanted = -(-wanted // threads) * threads if wanted > threads else wanted  # as many for each
-        viewing = dataclasses.replace(plain, views=views(spec))._cut(wanted)
+        viewing = dataclasses.replace(plain, views=views(spec))._cut(wanted, threads)
         fewest = min(rows for rows, _ in viewing.kinds)
         saves = viewing.copies * viewing.copied_rows((fewest, 1)) <= fewest * plain.kernel[1]
-        return viewing if saves or viewing.views == 1 else plain._cut(wanted)
+        return viewing if saves or viewing.views == 1 else plain._cut(wanted, threads)
 
     @property
     def kinds(self):
@@ -196,16 +205,16 @@ class Layout:
         )
 
     def lowered_weight(self, weight):
-        """The weight as [filter][channel and copied tap][tap that is a view]."""
+        """The weight as [filter][copied tap and channel][tap that is a view]."""
         rows = self.copies * self.views
         filled = np.zeros((self.out_channels, self.channels // self.groups, self.kernel[0], rows, self.kernel[2]))
         filled = filled.astype(weight.dtype)
         filled[:, :, :, : self.kernel[1]] = weight.reshape(*filled.shape[:3], *self.kernel[1:])
         split = filled.reshape(*filled.shape[:3], self.views, self.copies, self.kernel[2])
-        return np.moveaxis(split, 3, -1).reshape(self.out_channels, -1, self.views)
+        return split.transpose(0, 2, 4, 5, 1, 3).reshape(self.out_channels, -1, self.views)
 
-    def _cut(self, wanted):
-        """With blocks and chunks: at least `wanted` tasks, where they do not become too small."""
+    def _cut(self, wanted, threads):
+        """With blocks and chunks: `wanted` tasks where they do not become too small, as many for each thread."""
         height, width = self.output[1:]
         together = self._groups_together(wanted)
         channels = self.channels // self.groups * together
@@ -219,7 +228,11 @@ class Layout:
         if len(widths) > 1 and self.views == 1 and not self.wide:
             bands = height  # a matrix product's outputs lie in one piece
         heights = tuple(parts(height, bands))
-        chunks = tuple(self._chunks(together, -(-wanted // (images * len(heights) * len(widths)))))
+        blocks = images * len(heights) * len(widths)
+        fewest = -(-wanted // blocks)
+        most = min(fewest + threads, 1 + self.out_channels // EVEN_CHANNELS)
+        even = (count for count in range(fewest, most) if _is_even(blocks * count, threads))
+        chunks = tuple(self._chunks(together, next(even, fewest)))
         return dataclasses.replace(self, heights=heights, widths=tuple(widths), chunks=chunks)
 
     def _fewest(self, channels):
