@@ -228,6 +228,8 @@ class _Conv:
         spec = ConvSpec.from_shapes(shape, self.weight.shape, padding=pairs, **options)
         if self.padding_mode == "zeros" or not any(map(any, pairs)):
             return None, spec
+        if self.padding_mode == "circular" and spec.is_one_period:
+            return None, spec.replace(padding_mode="circular")  # an engine may know how to do without the padding
         padded = [size + low + high for size, (low, high) in zip(shape[2:], pairs, strict=True)]
         return pairs, ConvSpec.from_shapes((*shape[:2], *padded), self.weight.shape, **options)
 
