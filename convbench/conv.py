@@ -60,7 +60,8 @@ class _Conv:
     groups : int, default 1
     padding_mode : str, default "zeros"
         "zeros", "replicate", "reflect", "symmetric", "circular", or another library's name of
-        one of them (`convbench.padding.MODE_ALIASES`).
+        one of them (`convbench.padding.MODE_ALIASES`).  Zeros and circular padding are left to the engines, of which
+        `fft` knows circular problems without any padding; others copy the input into a longer one first.
     flip : bool, default False
         False is cross-correlation, True the mathematician's convolution.
     engine : str, default "auto"
