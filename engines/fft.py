@@ -13,7 +13,8 @@ tiles  transforms generated as vector code (`jit.spectral`): float32 and float64
 fftw   FFTW's transforms, through pyFFTW (`fft_fftw`): everything else.  Strides fold spectra before the inverse
        transform, and plans are shared (`fft_folding`, `fft_plans`).
 
-A circular problem is also one transform of exactly the image, FFTW's (`fft_circular`): variant "circular".
+A circular problem is also one transform of exactly the image: variant "circular".  FFTW transforms images of any size
+(`fft_circular`), the generated code those whose sides are tiles' (`fft_tiles.is_tile`).
 """
 
 from __future__ import annotations
@@ -99,15 +100,15 @@ class FFT(Engine):
     @staticmethod
     def _plan(spec, weight):
         threads = settings.get_num_threads()
-        if spec.padding_mode == "circular":
-            return fft_circular.plan(spec, weight, threads)
+        circular = spec.padding_mode == "circular"
         if family(spec) == "fftw":
-            return fft_fftw.plan(spec, weight, threads)
+            return (fft_circular if circular else fft_fftw).plan(spec, weight, threads)
         with forks.held_off:
-            from .jit.spectral import SpectralPlan
+            from .jit.spectral import CircularSpectralPlan, SpectralPlan
             from .jit.target import target
 
-        return SpectralPlan(spec, weight, _tiling(spec, this_machine(threads), target().lanes(spec.dtype))[0])
+        tiling = _tiling(spec, this_machine(threads), target().lanes(spec.dtype))[0]
+        return (CircularSpectralPlan if circular else SpectralPlan)(spec, weight, tiling)
 
 
 class CircularFFT(FFT):
@@ -119,9 +120,17 @@ class CircularFFT(FFT):
 
 def family(spec: ConvSpec) -> str:
     """Which code computes `spec`: "tiles" or "fftw"."""
-    if spec.padding_mode == "circular":
-        return "fftw"
-    return "tiles" if spec.dtype in TILE_DTYPES and spec.ndim <= 2 and _generates_code() else "fftw"
+    generated = spec.dtype in TILE_DTYPES and spec.ndim <= 2 and _generates_code()
+    if generated and spec.padding_mode == "circular":
+        generated = _is_faster_by_tiles(spec, this_machine(settings.get_num_threads()))
+    return "tiles" if generated else "fftw"
+
+
+def _is_faster_by_tiles(spec, machine):
+    """Whether the image of a circular problem is a tile, and FFTW is predicted to take longer, or is not there."""
+    if not fft_tiles.is_tile(spec):
+        return False
+    return not _has_pyfftw() or _tiling(spec, machine)[1] < fft_sizes.predict_seconds(spec, machine)
 
 
 def _tiling(spec, machine, lanes=None):

@@ -5,8 +5,9 @@
 
 A product of spectra of N positions is a circular convolution by itself (A. Oppenheim & R. Schafer, Discrete-Time
 Signal Processing, §8.6): the low padding l turns the kernel, and a kernel longer than the image is wrapped around it.
-It wins where the padding would make the transform much longer, that is where the kernel is nearly as large as the
-image; sizes with large prime factors are slow (`fft_sizes`), and extending the image is better there.
+Padding that would make the transform much longer, of a kernel nearly as large as the image, is saved; sizes with large
+prime factors are slow (`fft_sizes`), and extending the image is better there.  FFTW's transforms are of any size;
+images whose sides are those of tiles have generated ones, too (`jit.spectral.CircularSpectralPlan`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from convbench.padding import pad
 from convbench.spec import ConvSpec
 
 from .fft_fftw import FFTWPlan
+from .fft_folding import unturned, wrapped
 from .fft_sizes import choose_tiling, sharing
 
 
@@ -26,23 +28,12 @@ def plan(spec: ConvSpec, weight: np.ndarray, threads: int) -> CircularPlan:
     return CircularPlan(spec, tiling, weight, sharing(spec, tiling, threads))
 
 
-def wrapped(kernel: np.ndarray, spec: ConvSpec) -> np.ndarray:
-    """The kernel in as many positions as the image has, turned by the low padding; taps that meet are summed."""
-    axes = zip(spec.kernel, spec.dilation, spec.padding, spec.spatial, strict=True)
-    places = [(np.arange(k) * d - low) % size for k, d, (low, _), size in axes]
-    around = np.zeros(spec.spatial, kernel.dtype)
-    np.add.at(around, np.ix_(*places), kernel)
-    return around
-
-
 class CircularPlan(FFTWPlan):
     """``plan(x, out)``: every batch item through one transform of its size."""
 
     def __init__(self, spec, tiling, weight, threads):
         self._circular = spec
-        # The turned kernel leaves no low padding: the outputs begin where the image does.
-        unturned = [(0, low + high) for low, high in spec.padding]
-        super().__init__(spec.replace(padding=unturned, padding_mode="zeros"), tiling, weight, threads)
+        super().__init__(unturned(spec), tiling, weight, threads)
 
     def _kernel_spectrum(self, values):
         around = wrapped(values, self._circular)

@@ -10,8 +10,8 @@ from scipy import ndimage
 import convbench
 from convbench import ConvSpec, nearby, planning, records, registry, shapes
 from convbench.engine import Engine
-from convbench.engines import fft_sizes
-from convbench.engines.fft import uncovered
+from convbench.engines import fft_sizes, fft_tiles
+from convbench.engines.fft import family, uncovered
 from convbench.machine import this_machine
 from convbench.matrices import correlation_matrix
 from convbench.padding import pad, resolve
@@ -29,7 +29,8 @@ def same(batch, channels, filters, spatial, kernel, stride=1, dilation=1, groups
     return ConvSpec(batch, channels, filters, spatial, kernel, **shape, **options)
 
 
-#: One to three axes, odd, even and prime sizes; strides that divide them and not; kernels longer than the image.
+#: One to three axes, odd, even and prime sizes, and those of tiles; strides that divide them and not; kernels longer
+#: than the image.
 SPECS = (
     same(2, 1, 1, (40,), (9,)),
     same(1, 4, 6, (37,), (8,), stride=3, dilation=2, groups=2),
@@ -40,6 +41,9 @@ SPECS = (
     same(1, 5, 4, (6, 7), (9, 20)),
     same(1, 2, 4, (6, 8, 5), (3, 2, 7), stride=(2, 1, 3), groups=2),
     same(1, 1, 1, (5, 1, 4), (2, 3, 3), dilation=(2, 1, 1)),
+    same(2, 1, 1, (16, 32), (5, 4)),
+    same(2, 4, 6, (32, 48), (9, 50), stride=(2, 3), groups=2),
+    same(1, 3, 3, (16, 16), (40, 3), dilation=(1, 2), groups=3),
     ConvSpec(1, 1, 1, (10, 9), (3, 4), padding=((1, 0), (0, 0)), padding_mode="circular"),
     ConvSpec(1, 2, 1, (10,), (25,), padding=((23, 1),), stride=4, padding_mode="circular"),
 )
@@ -73,6 +77,38 @@ def test_one_transform_of_the_image(spec, dtype):
     engine = circular_fft(spec)
     assert fft_sizes.choose_tiling(spec, 2).transform == spec.spatial, spec
     assert_within_bound(engine, spec.padded(), by(engine, spec, x, weight), extended(spec, x), weight)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_images_of_the_size_of_a_tile_are_one(dtype):
+    small = [spec.replace(dtype=dtype) for spec in SPECS if all(size % 16 == 0 for size in spec.spatial)]
+    assert len(small) == 3, small
+    for spec in small:
+        assert fft_tiles.is_tile(spec), spec
+        (tiling,) = fft_tiles.tilings(spec, 4)
+        assert (tiling.tile.rows, tiling.tile.columns, tiling.counts) == (*spec.spatial, (1, 1)), spec
+    for spatial in ((17, 16), (16, 24), (112, 16)):
+        spec = same(1, 1, 1, spatial, (3, 3), dtype="float32")
+        assert not fft_tiles.is_tile(spec), spec
+
+
+@pytest.mark.parametrize("faster", [True, False])
+@specs
+def test_both_families_of_transforms(spec, faster, monkeypatch):
+    """Whichever is predicted to be faster."""
+    if not fft_tiles.is_tile(spec):
+        pytest.skip(f"{spec}: its image has not the size of a tile")
+    monkeypatch.setattr(fft_sizes, "predict_seconds", lambda spec, machine: 1.0 if faster else 0.0)
+    assert family(spec) == ("tiles" if faster else "fftw"), spec
+    x, weight, _ = sample(spec)
+    engine = circular_fft(spec)
+    assert_within_bound(engine, spec.padded(), by(engine, spec, x, weight), extended(spec, x), weight)
+
+
+def test_it_needs_no_pyfftw_where_the_image_is_a_tile(monkeypatch):
+    monkeypatch.setattr("convbench.engines.fft._has_pyfftw", lambda: False)
+    assert FFT.circular(same(1, 1, 1, (16, 32), (5, 4))) is not None
+    assert FFT.circular(same(1, 1, 1, (17, 32), (5, 4))) is None
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (4, 5), (11, 8), (13, 30)])
