@@ -151,8 +151,8 @@ class _Worker:
                 inverse.execute()
                 sources, targets = self._places(tile)
                 kept = inverse.positions[(slice(None), *sources)]
-                # A NaN or Inf, or an overflow, spreads over its whole transform: one element per channel tells.
-                if np.isfinite(kept[(slice(None), *(slice(0, 1),) * self._spec.ndim)]).all():
+                # A NaN or Inf spreads over its whole transform, but a last pass may overflow in some places only.
+                if np.isfinite(kept.sum()):
                     np.multiply(kept, self._lowered, out=out[(item, slice(None), *targets)])
                 else:
                     struck.append((item, targets))
