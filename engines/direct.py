@@ -36,16 +36,18 @@ LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 # problems of one to three dimensions and layers of networks that two or three families compute about as fast, on a
 # 2-core Zen 5 VM, 2026-11. The choice is 1.05 times as slow as the fastest in the geometric mean, in 15 % of them more
 # than 1.05 times. Where a machine's families differ otherwise, its profile says so.
+HALF_VECTOR = 0.85  # of up to half a vector of output channels: half on processors that halve long vectors
 DENSE_STORE = 31  # an output vector, besides its products: it is transposed
-DENSE_COPY = 88  # a vector of an input that must be padded or spread over the cache's sets
+DENSE_COPY = 68  # a vector of an input that must be padded or spread over the cache's sets
 WIDE_TAP = 1.02  # a product, and what loading inputs adds to it where a vector serves one kernel row
 WIDE_LOAD = 3.04
 WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most, for each output channel of a tile; fewer sums wait
 WIDE_STORE = 4  # an output vector, besides its products
+WIDE_TILE = 100  # rows of tiles, one or more output channels each
 WIDE_STAGE = 3.4  # a vector of an input that must be padded
 WIDE_SPREAD = 16  # the same where the columns have a stride, too
 PRODUCT_TAP = 1.12  # a product of a matrix product
-PRODUCT_STORE = 7  # an output vector of a matrix product
+PRODUCT_STORE = 9  # an output vector of a matrix product
 PRODUCT_COPY = 1.1  # a vector of its input: each is copied
 PRODUCT_SPREAD = 90  # the same where pixels have a stride
 # Not fitted, but from counts of operations: a row of taps over a tile of 14 pixels is about 1.2 instructions for each
@@ -54,12 +56,13 @@ PRODUCT_SPREAD = 90  # the same where pixels have a stride
 DEPTHWISE_TAP = 1.2
 DEPTHWISE_STORE = 9
 TRANSPOSED_ELEMENT = 2
+PRODUCT_SCATTER = 2.5  # times the time of bytes that lie together: it reads a few lines of each plane
 LOOP_SHARE = 0.04
 WORTH_A_TRY = 4.0  # a family that costs so many times the best by the model is not measured
 LANE_BYTES = 64
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
 CALL_SECONDS = 1e-6
-CACHED_BYTES, CACHED_SPEED = 4 << 20, 3  # of arrays that stay in the caches between calls, over the memory's
+SMALL_MACS = 150_000  # computed by one thread
 BAND_BYTES = 4 << 20  # scratch per thread at most
 
 
@@ -102,15 +105,24 @@ def _taps(spec):
     return taps * math.prod(inside / (outputs * kernel) for inside, outputs, kernel in list(pairs)[:-1])
 
 
+def _wide_taps(spec, lanes):
+    """The same where a tile makes what any of its rows needs; of signals, any of its vectors of one channel."""
+    reaches = [WIDE_ROWS] * (spec.ndim - 1) + ([lanes] if spec.ndim == spec.weight_shape[1] == 1 else [])
+    taps = math.prod(spec.weight_shape[1:])
+    for reach, size, stride, extent in zip(reaches, spec.spatial, spec.stride, spec.extents, strict=False):
+        taps *= min(1, (size + reach * stride) / extent)
+    return taps
+
+
 def _ceil(a, b):
     return -(-a // b)
 
 
 def _dense_work(spec):
-    """Cost of vectors along the output channels of one group; up to half a vector of them counts as half."""
+    """Cost of vectors along the output channels of one group; up to half a vector of them counts for less."""
     lanes = LANE_BYTES // spec.itemsize
     whole, rest = divmod(spec.out_channels // spec.groups, lanes)
-    vectors = whole + (0 if not rest else 0.5 if rest <= lanes // 2 else 1)
+    vectors = whole + (0 if not rest else HALF_VECTOR if rest <= lanes // 2 else 1)
     pixels = spec.batch * spec.groups * math.prod(spec.output_spatial)
     work = pixels * vectors * (_taps(spec) + DENSE_STORE)
     if any(map(any, spec.padding)) or math.prod(spec.spatial) * spec.itemsize % CONFLICT_BYTES == 0:
@@ -125,13 +137,17 @@ def _wide_work(spec):
     depthwise = spec.weight_shape[1] == 1 == spec.out_channels // spec.groups
     vectors = width / lanes if depthwise and spec.ndim == 2 and width <= PLANES_WIDTH else _ceil(width, lanes)
     height, unit = (spec.kernel[-2], math.lcm(spec.stride[-2], spec.dilation[-2])) if spec.ndim > 1 else (1, 1)
-    served = height * spec.dilation[-2] / unit if height > 1 else spec.kernel[-1] / lanes / spec.stride[-1]
+    along = spec.kernel[-1] * spec.dilation[-1] / spec.stride[-1] / lanes
+    served = height * spec.dilation[-2] / unit if height > 1 else along
     filters = next(count for count in (4, 3, 2, 1) if spec.out_channels // spec.groups % count == 0)
     served = min(WIDE_ROWS, max(1, served)) * filters
     sums = filters * (rows[-1] if rows else vectors)
-    waiting = max(1.0, WIDE_ROWS / sums) if not depthwise or spec.ndim == 1 else 1.0
-    products = _taps(spec) * (WIDE_TAP + WIDE_LOAD / served) * waiting + WIDE_STORE
+    waiting = max(1.0, WIDE_ROWS / sums) if not depthwise else 1.0
+    products = _wide_taps(spec, lanes) * (WIDE_TAP + WIDE_LOAD / served) * waiting + WIDE_STORE
     work = spec.batch * spec.out_channels * math.prod(rows) * vectors * products
+    if not depthwise or spec.ndim == 3:
+        tall = _ceil(rows[-1] if rows else vectors, WIDE_ROWS)
+        work += WIDE_TILE * spec.batch * spec.out_channels / filters * math.prod(rows[:-1]) * tall
     stage = WIDE_SPREAD if spec.stride[-1] > 1 else WIDE_STAGE if any(map(any, spec.padding)) else 0
     return work + stage * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes
 
@@ -198,13 +214,15 @@ class Direct(Engine):
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """The family's work at the peak, or the arrays through memory, whichever takes longer."""
-        if family(spec) == "loops":
+        kind, moved = self.variant or family(spec), spec.data_bytes
+        if kind == "loops":
             seconds = 2 * spec.macs / (machine.peak_flops("float32") * LOOP_SHARE)
         else:
-            costs = works(spec)
-            work = costs[self.variant] if self.variant else min(costs.values())
-            seconds = 2 * (LANE_BYTES // spec.itemsize) * work / machine.peak_flops(spec.dtype)
-        memory = spec.data_bytes / machine.bandwidth / (CACHED_SPEED if spec.data_bytes <= CACHED_BYTES else 1)
+            seconds = 2 * (LANE_BYTES // spec.itemsize) * works(spec)[kind] / machine.peak_flops(spec.dtype)
+        if kind == "product":
+            moved *= PRODUCT_SCATTER
+        memory = machine.traffic_seconds(moved, spec.data_bytes)
+        seconds *= machine.threads if spec.macs < SMALL_MACS else 1
         # A soft maximum, so that families whose time is the memory's still differ.
         return CALL_SECONDS + (seconds**4 + memory**4) ** 0.25
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
+from convbench.machine import CACHED_BYTES, CACHED_SPEED
 from convbench.spec import ConvSpec
 
 #: Lengths of butterflies.  Radix 8 keeps its 16 vectors in AVX-512's 32 registers; 16 would spill.
@@ -26,11 +27,13 @@ LEAF_SHARE = 0.6
 LOAD_CYCLES, STORE_CYCLES, TURN_CYCLES, SCALE_CYCLES = 42.0, 42.0, 8.0, 4.0
 CALL_CYCLES = 12.0  # each call of a pass
 TILE_CYCLES = 500.0
-FMA_PIPES = 2  # of the processor that these were measured on
-CACHED_BYTES = 512 << 10  # a tile and its kernel's spectrum that stay in the second-level cache ...
+FMA_PIPES = 2  # of the processor that these were measured on ...
+CYCLES_SHARE = 0.6  # ... and what a newer one takes of them (Zen 5, 2026-11; see `traffic` for how)
+TILE_BYTES = 512 << 10  # a tile and its kernel's spectrum that stay in the second-level cache ...
 UNCACHED = 0.11  # ... and what each doubling beyond costs
-JOIN_SECONDS = 1.5e-6  # a call of the thread pool, with a second thread that must be found
+JOIN_SECONDS = 1e-6  # a call of the thread pool, with a second thread that must be found
 PRODUCT_CYCLES = 2.6  # four multiply-adds of one complex vector, with what their loads cost
+SUMMED_MOVES = 6  # of tiles' spectra where channels are summed
 JOB_BYTES = 112
 MOST_VECTOR_BYTES = 64
 # Lengths of tiles that are compared: whole axes cut into so many equal parts; and from this many extents to this
@@ -141,9 +144,11 @@ def cycles(spec: ConvSpec, tiling: Tiling, lanes: int, threads: int) -> float:
     back = STORE_CYCLES * kept + TURN_CYCLES + _passes(tile.rows) * kept + _passes(tile.columns)
     if tile.flat:
         into, back = into + SCALE_CYCLES, back + SCALE_CYCLES
+    if max(spec.stride) > 1:
+        back += STORE_CYCLES * kept  # stored, and picked from there
     vectors = tile.elements / lanes
     held = tile_bytes(tile, spec.itemsize) * (2 if separate(spec) else 1)
-    slow = 1.0 + UNCACHED * max(0.0, math.log2(held / CACHED_BYTES))
+    slow = 1.0 + UNCACHED * max(0.0, math.log2(held / TILE_BYTES))
     calls = CALL_CYCLES * (tile.columns + tile.rows) / lanes * 2.5
     tiles = spec.batch * tiling.per_plane
     if separate(spec):
@@ -155,12 +160,20 @@ def cycles(spec: ConvSpec, tiling: Tiling, lanes: int, threads: int) -> float:
     return change + PRODUCT_CYCLES * vectors * pairs * tiles / threads
 
 
-def kernel_traffic(spec: ConvSpec, tiling: Tiling) -> int:
-    """Bytes of kernels' spectra read from memory, once for each group of tiles."""
+def traffic(spec: ConvSpec, tiling: Tiling) -> tuple[int, int]:
+    """Bytes moved besides what `cycles` counts, and bytes held.
+
+    They are spectra of kernels, once for each group of tiles, and of tiles, which passes and sums of channels move.
+
+    With `CYCLES_SHARE` fitted to 501 problems of 1 to 512 channels that take 3 us to 20 ms on a 2-core Zen 5 VM: the
+    logarithms of the ratios of time and prediction spread by 0.30, without it by 0.49.
+    """
+    each = tile_bytes(tiling.tile, spec.itemsize) * spec.batch * tiling.per_plane
+    spectra, kernels = each * (spec.in_channels + spec.out_channels), kernel_bytes(spec, tiling.tile)
     if separate(spec):
-        return kernel_bytes(spec, tiling.tile) if spec.in_channels > 1 else 0
-    tiles = spec.batch * tiling.per_plane
-    return kernel_bytes(spec, tiling.tile) * -(-tiles // group_size(spec, tiling))
+        return spectra + (kernels if spec.in_channels > 1 else 0), spectra + kernels
+    groups = -(-spec.batch * tiling.per_plane // group_size(spec, tiling))
+    return SUMMED_MOVES * spectra + kernels * groups, spectra + kernels
 
 
 @lru_cache(maxsize=1024)
@@ -168,8 +181,9 @@ def choose(spec: ConvSpec, lanes: int, threads: int, seconds_per_cycle: float, s
     """The fastest tiling of `spec` by prediction, and its seconds."""
     best = None
     for tiling in tilings(spec, lanes):
-        seconds = cycles(spec, tiling, lanes, threads) * seconds_per_cycle
-        seconds += kernel_traffic(spec, tiling) * seconds_per_byte
+        moved, held = traffic(spec, tiling)
+        seconds = cycles(spec, tiling, lanes, threads) * CYCLES_SHARE * seconds_per_cycle
+        seconds += moved * seconds_per_byte / (CACHED_SPEED if held <= CACHED_BYTES else 1)
         if best is None or seconds < best[1]:
             best = tiling, seconds
     tiling, seconds = best
