@@ -1,0 +1,107 @@
+"""The asv dashboard of an installed package: a folder that keeps every run's results, and the pages that show them.
+
+asv draws a graph over the commits of a git repository, which an installed package lacks.  The folder
+holds a repository of its own with an empty commit for each run, so each run is a point in time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from convbench.asvrun import MACHINE, AsvError, commit
+from convbench.benchmarks import session as sessions
+
+_BENCHMARKS = "benchmarks.json"
+_UNVERSIONED = ("version",)  # what benchmarks.json has beside the benchmarks
+
+
+def default_folder() -> Path:
+    """Where the dashboard lies unless another place is named: the user's data folder."""
+    from platformdirs import user_data_path
+
+    return user_data_path("convbench", appauthor=False) / "dashboard"
+
+
+def prepare(folder: Path) -> Path:
+    """Make the folder, and see that it can be written.
+
+    Raises
+    ------
+    ValueError
+        It cannot be.
+    """
+    try:
+        (folder / "results" / MACHINE).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"dashboard folder {str(folder)!r} cannot be written ({error.strerror}); "
+            "give one that can with --publish DIR"
+        ) from None
+    return folder.resolve()
+
+
+def keep(results: Path, folder: Path, version: str) -> None:
+    """Keep what asv saved of one run below `results`, as a new point of the history in `folder`."""
+    revision = commit(folder / "repository", f"convbench {version}")
+    place = folder / "results"
+    for path in (results / MACHINE).glob("*.json"):
+        saved = json.loads(path.read_text())
+        name = path.name
+        if name != "machine.json":
+            name = name.replace(saved["commit_hash"][:8], revision[:8])
+            saved.update(commit_hash=revision, date=int(time.time() * 1000))
+        _write(place / MACHINE / name, saved)
+    known = place / _BENCHMARKS
+    new = json.loads((results / _BENCHMARKS).read_text())
+    _write(known, merged(json.loads(known.read_text()), new) if known.exists() else new)
+
+
+def merged(old: dict, new: dict) -> dict:
+    """The benchmarks of `new` with the parameters of both, or asv would show only the last run's problems."""
+    found = {**old, **new}
+    for name in (old.keys() & new.keys()) - set(_UNVERSIONED):
+        pairs = zip(old[name]["params"], new[name]["params"], strict=True)
+        found[name] = {**new[name], "params": [list(dict.fromkeys(before + after)) for before, after in pairs]}
+    return found
+
+
+def publish(folder: Path) -> Path:
+    """Write the pages; returns the first of them.
+
+    Raises
+    ------
+    AsvError
+        asv failed; the message says what it printed last.
+    """
+    config = {
+        "version": 1,
+        "project": "convbench",
+        "repo": str(folder / "repository"),
+        "dvcs": "git",
+        "branches": ["HEAD"],
+        "benchmark_dir": str(Path(sessions.__file__).parent),
+        "results_dir": str(folder / "results"),
+        "html_dir": str(folder / "html"),
+    }
+    _write(folder / "asv.conf.json", config)
+    argv = [sys.executable, "-m", "asv", "--config", str(folder / "asv.conf.json"), "publish", "--no-pull"]
+    done = subprocess.run(argv, cwd=folder, env=os.environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        lines = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        raise AsvError(f"asv publish ended with exit code {done.returncode}; its last lines:\n{lines}")
+    return folder / "html" / "index.html"
+
+
+def _write(path: Path, data: dict) -> None:
+    """Write a file whole: an interrupted run leaves the one before."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(json.dumps(data))
+    os.replace(temporary, path)
