@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from convbench import __version__
 from convbench.asvrun import MACHINE, AsvError, commit
 from convbench.benchmarks import session as sessions
 
@@ -48,9 +49,17 @@ def prepare(folder: Path) -> Path:
     return folder.resolve()
 
 
-def keep(results: Path, folder: Path, version: str) -> None:
-    """Keep what asv saved of one run below `results`, as a new point of the history in `folder`."""
-    revision = commit(folder / "repository", f"convbench {version}")
+def keep(results: Path, folder: Path) -> None:
+    """Keep what asv saved of one run below `results`, as a new point of the history in `folder`.
+
+    Raises
+    ------
+    AsvError
+        git failed, or the history is damaged.
+    OSError
+        A file cannot be written.
+    """
+    revision = commit(folder / "repository", f"convbench {__version__}")
     place = folder / "results"
     for path in (results / MACHINE).glob("*.json"):
         saved = json.loads(path.read_text())
@@ -61,7 +70,7 @@ def keep(results: Path, folder: Path, version: str) -> None:
         _write(place / MACHINE / name, saved)
     known = place / _BENCHMARKS
     new = json.loads((results / _BENCHMARKS).read_text())
-    _write(known, merged(json.loads(known.read_text()), new) if known.exists() else new)
+    _write(known, merged(_read(known), new) if known.exists() else new)
 
 
 def merged(old: dict, new: dict) -> dict:
@@ -80,6 +89,8 @@ def publish(folder: Path) -> Path:
     ------
     AsvError
         asv failed; the message says what it printed last.
+    OSError
+        A file cannot be written.
     """
     config = {
         "version": 1,
@@ -98,6 +109,13 @@ def publish(folder: Path) -> Path:
         lines = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
         raise AsvError(f"asv publish ended with exit code {done.returncode}; its last lines:\n{lines}")
     return folder / "html" / "index.html"
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise AsvError(f"{path} is damaged ({error}); once it is removed, the next run writes it anew") from None
 
 
 def _write(path: Path, data: dict) -> None:

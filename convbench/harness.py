@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import platform
 import re
+import shutil
 import signal
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from convbench import dashboard, images, peers, records, registry, settings
+from convbench import images, peers, records, registry, settings
 from convbench.asvrun import AsvError, AsvRun
 from convbench.benchmarks.session import AUTO, SECONDS, Session
 from convbench.compare.limits import measure as measure_limits
@@ -48,8 +49,8 @@ class Bench:
         Time for each problem, all engines together.
     reports : Path
         The folder that gets a folder for this machine.
-    history : Path or None
-        The folder of `convbench.dashboard` that keeps asv's results; None for none.
+    saved : Path or None
+        A folder that gets a copy of asv's result files (for `convbench.dashboard.keep`); None for none.
     """
 
     problems: tuple[Problem, ...]
@@ -57,7 +58,7 @@ class Bench:
     image: Path | None = None
     seconds: float = SECONDS
     reports: Path = Path("reports")
-    history: Path | None = None
+    saved: Path | None = None
 
     def session(self) -> Session:
         """The settings for asv's processes."""
@@ -112,8 +113,8 @@ def run(bench: Bench, progress) -> Report:
         except AsvError as error:
             raise AsvError(f"at {current}, {len(done)} of {len(bench.problems)} problems measured: {error}") from None
         metrics = asv.results()
-        if bench.history:
-            dashboard.keep(asv.results_dir, bench.history, _version("convbench"))
+        if bench.saved:
+            shutil.copytree(asv.results_dir, bench.saved, dirs_exist_ok=True)
     rows = [_row(problem, done[problem.name], metrics) for problem in bench.problems]
     limits = measure_limits(settings.get_num_threads())  # for the roofline
     described = _describe_run(bench) | _describe_peers(bench, rows)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
-from dataclasses import asdict
+import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from convbench.commands import FAILED
@@ -66,39 +68,69 @@ def run(args) -> int:
     """Measure, check, record, report."""
     out = console()  # says at once where what it needs is not installed
 
-    from convbench import dashboard, harness
-    from convbench.asvrun import AsvError
+    from convbench import harness
     from convbench.report import pages, table
 
     with reading_input():
+        site = _site(args.publish)
         plan = _plan(args)
         folder = harness.machine_folder(plan.reports)
+    with contextlib.ExitStack() as stack:
+        if site is not None:
+            saved = stack.enter_context(tempfile.TemporaryDirectory(prefix="convbench-"))
+            plan = replace(plan, saved=Path(saved))
+        report = _measured(plan)
+        if report is None:
+            return FAILED
+        if not args.json:
+            out.print(table.table(report))
+        written = pages.write(report, folder)
+        if not args.json:
+            out.print(f"Recorded for engine='auto'. Report: {written[0]}", highlight=False, soft_wrap=True)
+        page = None if site is None else _published(plan.saved, site)  # last: where it fails, the rest is there
+    if args.json:
+        print_json({**asdict(report), "agree": report.agree, "written": written, "dashboard": page})
+    elif page is not None:
+        told = f"Dashboard: {page.as_uri()}\nBrowsers show it over HTTP only: {_server(page)}"
+        out.print(told, highlight=False, soft_wrap=True)
+    return 0 if report.agree and (page is None) == (site is None) else FAILED
+
+
+def _measured(plan):
+    """The run's report; None, and a line on standard error, where asv failed."""
+    from convbench import harness
+    from convbench.asvrun import AsvError
+
     with progress() as bars:
         try:
-            report = harness.run(plan, bars)
-            published = _published(dashboard, plan.history, bars)
+            return harness.run(plan, bars)
         except AsvError as error:
             print(f"convbench: {error}", file=sys.stderr)
-            return FAILED
-    if not args.json:
-        out.print(table.table(report))
-    written = pages.write(report, folder)
-    if args.json:
-        print_json({**asdict(report), "agree": report.agree, "written": written, "dashboard": published})
-    else:
-        out.print(f"Recorded for engine='auto'. Report: {written[0]}", highlight=False, soft_wrap=True)
-        if published:
-            told = f"Dashboard: {published.as_uri()}\nBrowsers show it over HTTP only: {_server(published)}"
-            out.print(told, highlight=False, soft_wrap=True)
-    return 0 if report.agree else FAILED
+            return None
 
 
-def _published(dashboard, folder, bars):
-    """The dashboard's first page, where one is asked for."""
+def _site(folder):
+    """The dashboard's folder, ready to be written, where one is asked for."""
+    from convbench import dashboard
+
     if folder is None:
         return None
-    bars.add_task("asv publishes", total=None)
-    return dashboard.publish(folder)
+    return dashboard.prepare(dashboard.default_folder() if folder == PUBLISHED else folder)
+
+
+def _published(saved, site):
+    """The dashboard's first page; None, and a line on standard error, where it cannot be made."""
+    from convbench import dashboard
+    from convbench.asvrun import AsvError
+
+    with progress() as bars:
+        bars.add_task("asv publishes", total=None)
+        try:
+            dashboard.keep(saved, site)
+            return dashboard.publish(site)
+        except (AsvError, OSError) as error:
+            print(f"convbench: the dashboard in {site} is not up to date: {error}", file=sys.stderr)
+            return None
 
 
 def _server(page):
@@ -106,7 +138,7 @@ def _server(page):
 
 
 def _plan(args):
-    from convbench import dashboard, harness, images, problems
+    from convbench import harness, images, problems
 
     if args.problem and args.suite:
         raise ValueError("--problem and --suite are both given; give one of them")
@@ -115,7 +147,4 @@ def _plan(args):
     peers = read_peers(args.peers)
     images.load(args.image or images.sample_path())
     seconds = harness.QUICK_SECONDS if args.quick else harness.SECONDS
-    history = args.publish
-    if history is not None:
-        history = dashboard.prepare(dashboard.default_folder() if history == PUBLISHED else history)
-    return harness.Bench(tuple(chosen), (*engines, *peers), args.image, seconds, args.report, history)
+    return harness.Bench(tuple(chosen), (*engines, *peers), args.image, seconds, args.report)
