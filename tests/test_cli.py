@@ -391,7 +391,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
     [
         ("verify", TINY, OTHER, "--engines", "im2col"),
         ("explain", f"{TINY}\n{OTHER}"),
-        ("compare", "direct", "im2col", "--problem", TINY, "--problem", OTHER, "--quick"),
+        ("compare", "direct", "im2col", "--problem", TINY, "--problem", OTHER),
         ("calibrate",),
     ],
 )
@@ -403,7 +403,7 @@ def test_long_commands_say_what_they_are_at(argv, capsys, monkeypatch):
     monkeypatch.setattr(output, "Lines", functools.partial(output.Lines, every=0.0))
     monkeypatch.setattr(calibration, "PANEL", (TINY, OTHER))
     monkeypatch.setattr(calibration, "SECONDS", 0.0)
-    monkeypatch.setattr(versus, "QUICK_ROUNDS", 4)
+    monkeypatch.setattr(versus, "ROUNDS", 4)
     assert cli.main(list(argv)) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if " done, " in line]
     steps = [(line.split(":")[0], line.split(": ")[1].split(" done")[0]) for line in told]
