@@ -19,6 +19,8 @@ from convbench.asvrun import MACHINE, AsvError, commit
 from convbench.benchmarks import session as sessions
 
 _BENCHMARKS = "benchmarks.json"
+_MACHINE_FILE = "machine.json"
+_ENVIRONMENT = "installed"
 _UNVERSIONED = ("version",)  # what benchmarks.json has beside the benchmarks
 
 
@@ -62,15 +64,24 @@ def keep(results: Path, folder: Path) -> None:
     revision = commit(folder / "repository", f"convbench {__version__}")
     place = folder / "results"
     for path in (results / MACHINE).glob("*.json"):
-        saved = json.loads(path.read_text())
-        name = path.name
-        if name != "machine.json":
-            name = name.replace(saved["commit_hash"][:8], revision[:8])
-            saved.update(commit_hash=revision, date=int(time.time() * 1000))
+        saved, name = json.loads(path.read_text()), path.name
+        if name != _MACHINE_FILE:
+            name = f"{revision[:8]}-{_ENVIRONMENT}.json"
+            saved = _placed(saved, revision)
         _write(place / MACHINE / name, saved)
     known = place / _BENCHMARKS
     new = json.loads((results / _BENCHMARKS).read_text())
     _write(known, merged(_read(known), new) if known.exists() else new)
+
+
+def _placed(saved: dict, revision: str) -> dict:
+    """asv's results as those of that revision, now, and without the interpreter's path.
+
+    asv begins another line where the environment differs: a new virtual environment would cut the history.
+    """
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    known = {"commit_hash": revision, "date": int(time.time() * 1000), "env_name": _ENVIRONMENT, "python": python}
+    return {**saved, **known, "params": {**saved["params"], "python": python}}
 
 
 def merged(old: dict, new: dict) -> dict:

@@ -90,6 +90,17 @@ def test_a_damaged_history_is_named(tmp_path):
         dashboard._read(tmp_path / "benchmarks.json")
 
 
+def test_another_place_of_the_interpreter_goes_on_with_the_same_line():
+    def placed(path):
+        saved = {"commit_hash": "0" * 40, "env_name": f"existing-{path}", "python": path, "params": {"python": path}}
+        return dashboard._placed({**saved, "results": {"a": [1.0]}}, "1" * 40)
+
+    first, second = placed("/one/bin/python"), placed("/two/bin/python")
+    assert first["params"] == second["params"] == {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    assert "/one" not in json.dumps(first)
+    assert (first["commit_hash"], first["results"]) == ("1" * 40, {"a": [1.0]})
+
+
 def test_an_earlier_runs_problems_stay():
     def described(problem):
         return {"version": 2, "a": {"params": [[problem], ["'direct'"]]}}
