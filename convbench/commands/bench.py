@@ -91,7 +91,7 @@ def run(args) -> int:
     if args.json:
         print_json({**asdict(report), "agree": report.agree, "written": written, "dashboard": page})
     elif page is not None:
-        told = f"Dashboard: {page.as_uri()}\nBrowsers show it over HTTP only: {_server(page)}"
+        told = f"Dashboard: {page.as_uri()}\nBrowsers show it online and over HTTP only: {_server(page)}"
         out.print(told, highlight=False, soft_wrap=True)
     return 0 if report.agree and (page is None) == (site is None) else FAILED
 
