@@ -52,13 +52,15 @@ class AsvRun:
         What to measure.
     scratch : Path
         An empty folder, which the caller removes.
+    results : Path, optional
+        Another one, for the files that asv saves; by default in the scratch folder.
     """
 
-    def __init__(self, session: sessions.Session, scratch: Path):
+    def __init__(self, session: sessions.Session, scratch: Path, results: Path | None = None):
         self.scratch = scratch
         self.journal = scratch / "journal.jsonl"
         self.log = scratch / "asv.log"
-        self.results_dir = scratch / "results"
+        self.results_dir = results or scratch / "results"
         home = {name: os.environ[name] for name in _HOME if name in os.environ}
         self.session = replace(session, journal=str(self.journal), environment=home)
         self._prepare()

@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import platform
 import re
-import shutil
 import signal
 import tempfile
 import threading
@@ -50,7 +49,7 @@ class Bench:
     reports : Path
         The folder that gets a folder for this machine.
     saved : Path or None
-        A folder that gets a copy of asv's result files (for `convbench.dashboard.keep`); None for none.
+        An empty folder for asv's result files (for `convbench.dashboard.keep`); None for one that is removed.
     """
 
     problems: tuple[Problem, ...]
@@ -93,7 +92,7 @@ def run(bench: Bench, progress) -> Report:
     done: dict[str, dict] = {}
     current = "nothing"
     with tempfile.TemporaryDirectory(prefix="convbench-") as scratch, _terminated_like_interrupted():
-        asv = AsvRun(bench.session(), Path(scratch))
+        asv = AsvRun(bench.session(), Path(scratch), bench.saved)
         try:
             for event in asv.events():
                 if event["event"] == "problem":
@@ -113,8 +112,6 @@ def run(bench: Bench, progress) -> Report:
         except AsvError as error:
             raise AsvError(f"at {current}, {len(done)} of {len(bench.problems)} problems measured: {error}") from None
         metrics = asv.results()
-        if bench.saved:
-            shutil.copytree(asv.results_dir, bench.saved, dirs_exist_ok=True)
     rows = [_row(problem, done[problem.name], metrics) for problem in bench.problems]
     limits = measure_limits(settings.get_num_threads())  # for the roofline
     described = _describe_run(bench) | _describe_peers(bench, rows)
