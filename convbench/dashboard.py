@@ -37,9 +37,14 @@ def prepare(folder: Path) -> Path:
     Raises
     ------
     ValueError
-        It cannot be.
+        It cannot be, or it holds something else: asv removes a folder ``html`` that it finds there.
     """
     try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / "results" / MACHINE).is_dir():
+            raise ValueError(
+                f"dashboard folder {str(folder)!r} holds other files; "
+                "one that is empty, new, or made by --publish is accepted"
+            )
         (folder / "results" / MACHINE).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -108,6 +108,14 @@ def test_an_earlier_runs_problems_stay():
     assert dashboard.merged(described("'x'"), described("'y'"))["a"]["params"] == [["'x'", "'y'"], ["'direct'"]]
 
 
+def test_a_folder_with_other_files_is_refused_and_left(tmp_path):
+    (tmp_path / "html").mkdir()
+    with pytest.raises(ValueError, match="holds other files"):
+        dashboard.prepare(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["html"]
+    assert dashboard.prepare(tmp_path / "new") == dashboard.prepare(tmp_path / "new") == tmp_path / "new"
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot be written.*--publish DIR"):
