@@ -52,13 +52,15 @@ class AsvRun:
         What to measure.
     scratch : Path
         An empty folder, which the caller removes.
+    results : Path, optional
+        Another one, for the files that asv saves; by default in the scratch folder.
     """
 
-    def __init__(self, session: sessions.Session, scratch: Path):
+    def __init__(self, session: sessions.Session, scratch: Path, results: Path | None = None):
         self.scratch = scratch
         self.journal = scratch / "journal.jsonl"
         self.log = scratch / "asv.log"
-        self.results_dir = scratch / "results"
+        self.results_dir = results or scratch / "results"
         home = {name: os.environ[name] for name in _HOME if name in os.environ}
         self.session = replace(session, journal=str(self.journal), environment=home)
         self._prepare()
@@ -126,7 +128,7 @@ class AsvRun:
         (self.scratch / "asv.conf.json").write_text(json.dumps(config))
         (home / ".asv-machine.json").write_text(json.dumps({MACHINE: _machine(), "version": 1}))
         self.session.write(self.scratch / "session.json")
-        _commit(repository)
+        commit(repository, "installed")
 
     def _command(self):
         # The forked processes only file results; everything is measured in one fresh process.
@@ -173,19 +175,21 @@ def _machine():
     return {**fields, "cpu": processor_name(), "num_cpu": str(usable_cores())}
 
 
-def _commit(repository: Path):
-    """A repository with one commit, whatever the user's git is set up to do."""
+def commit(repository: Path, message: str) -> str:
+    """An empty commit in a repository, made where there is none, whatever the user's git is set up to do; its hash."""
     if shutil.which("git") is None:
         raise AsvError("asv needs git, which is not on the PATH; install it, or put it there")
-    repository.mkdir()
+    repository.mkdir(exist_ok=True)
     settings = ("user.name=convbench", "user.email=convbench@localhost", "commit.gpgsign=false")
     git = ["git", "-C", str(repository), *(word for setting in settings for word in ("-c", setting))]
-    commands = (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "--no-verify", "-m", "installed"])
-    for command in commands:
+    begin = [] if (repository / ".git").exists() else [["init", "--quiet"]]
+    enter = ["commit", "--quiet", "--allow-empty", "--no-verify", "-m", message]
+    for command in (*begin, enter, ["rev-parse", "HEAD"]):
         try:
-            subprocess.run([*git, *command], check=True, capture_output=True, text=True)
+            done = subprocess.run([*git, *command], check=True, capture_output=True, text=True)
         except subprocess.CalledProcessError as error:
             raise AsvError(f"git {command[0]} failed: {error.stderr.strip()}") from None
+    return done.stdout.strip()
 
 
 def _end(process):

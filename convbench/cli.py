@@ -20,7 +20,7 @@ EXTRAS = {  # modules that come with an extra, and its name
 }
 EXAMPLES = """
 examples:
-  convbench bench --quick                  measure every engine, in half a minute
+  convbench bench --quick                  measure every engine, in a minute or two
   convbench explain resnet50-stem          which engine is picked, and why
   convbench run photo.jpg --kernel gaussian:2.5 -o soft.png
   convbench records show                   what has been measured on this machine

@@ -48,6 +48,8 @@ class Bench:
         Time for each problem, all engines together.
     reports : Path
         The folder that gets a folder for this machine.
+    saved : Path or None
+        An empty folder for asv's result files (for `convbench.dashboard.keep`); None for one that is removed.
     """
 
     problems: tuple[Problem, ...]
@@ -55,6 +57,7 @@ class Bench:
     image: Path | None = None
     seconds: float = SECONDS
     reports: Path = Path("reports")
+    saved: Path | None = None
 
     def session(self) -> Session:
         """The settings for asv's processes."""
@@ -89,7 +92,7 @@ def run(bench: Bench, progress) -> Report:
     done: dict[str, dict] = {}
     current = "nothing"
     with tempfile.TemporaryDirectory(prefix="convbench-") as scratch, _terminated_like_interrupted():
-        asv = AsvRun(bench.session(), Path(scratch))
+        asv = AsvRun(bench.session(), Path(scratch), bench.saved)
         try:
             for event in asv.events():
                 if event["event"] == "problem":

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it refuses, its exit codes.  Nothing is timed on purpose."""
 
+import functools
 import io
 import json
 import os
@@ -14,7 +15,7 @@ from convbench import cli, images
 from convbench.commands import BAD_INPUT, COMMANDS, FAILED, INTERRUPTED
 from convbench.commands.given import read_problems
 
-TINY = "mb1ic1ih9oc1oh9kh3ph1"
+TINY, OTHER = "mb1ic1ih9oc1oh9kh3ph1", "mb1ic2ih5oc2oh5kh3ph1"
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +96,25 @@ def test_explain_takes_names_and_verbose_lines(capsys):
     assert "mb1ic1ih128oc1oh128kh3ph1" in capsys.readouterr().out
 
 
+@pytest.fixture
+def scipy_after():
+    """SciPy's engine out of the registry after a test."""
+    pytest.importorskip("scipy")
+    yield
+    convbench.peers.disable("scipy")
+
+
+@pytest.mark.usefixtures("scipy_after")
+def test_explain_has_other_libraries_beside_the_engines(capsys):
+    assert "scipy" not in convbench.registry.engines()
+    assert cli.main(["explain", TINY, "--peers", "scipy"]) == 0
+    assert "scipy" in [line.split()[0] for line in capsys.readouterr().out.splitlines()], TINY
+    (found,) = _json(capsys, "explain", TINY, "--peers", "scipy")
+    (entry,) = [candidate for candidate in found["candidates"] if candidate["engine"] == "scipy"]
+    assert entry["predicted"] > 0, TINY
+    assert "only where it is named" not in (entry["refused"] or ""), TINY
+
+
 def test_verify_succeeds_and_counts(capsys):
     assert cli.main(["verify", TINY, "mb1ic2ih5oc2oh5kh3ph1"]) == 0
     assert "2 of 2 problems" in capsys.readouterr().out
@@ -125,6 +145,8 @@ def test_verify_fails_when_an_engine_is_wrong(capsys):
         (("explain", "@missing.txt"), "missing.txt"),
         (("verify", "nonsense"), "nonsense"),
         (("verify", TINY, "--engines", "warp"), "warp"),
+        (("explain", TINY, "--peers", "warp"), "warp"),
+        (("explain", TINY, "--tuning", "replay"), TINY),
         (("bench", "--engines", "warp"), "warp"),
         (("bench", "--engines", ","), "','"),
         (("bench", "--problem", TINY, "--suite", "image"), "--suite"),
@@ -341,6 +363,61 @@ def test_errors_with_json_are_a_line_on_standard_error(capsys):
     assert captured.err.count("\n") == 1
 
 
+# Progress.
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
+    from convbench.commands.lines import Lines
+
+    now = [0.0]
+    with Lines(every=10, clock=lambda: now[0]) as lines:
+        task = lines.add_task("starting", total=4)
+        told = []
+        for second, changes in enumerate(({"description": "a"}, {"completed": 1}, {"advance": 1, "description": "b"})):
+            now[0] = 6.0 * (second + 1)
+            lines.update(task, **changes)
+            told.append(capsys.readouterr().err)
+        now[0] = 30.0
+        lines.advance(task, 2)
+        told.append(capsys.readouterr().err)
+        now[0] = 60.0
+        lines.update(lines.add_task("open end", total=None))
+        told.append(capsys.readouterr().err)
+    assert told == ["", "a: 1 of 4 done, 12 s, about 36 s left\n", "", "b: 4 of 4 done, 30 s\n", "open end: 0 s\n"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("verify", TINY, OTHER, "--engines", "im2col"),
+        ("explain", f"{TINY}\n{OTHER}"),
+        ("compare", "direct", "im2col", "--problem", TINY, "--problem", OTHER),
+        ("calibrate",),
+    ],
+)
+def test_long_commands_say_what_they_are_at(argv, capsys, monkeypatch):
+    from convbench import calibration
+    from convbench.commands import output
+    from convbench.compare import versus
+
+    monkeypatch.setattr(output, "Lines", functools.partial(output.Lines, every=0.0))
+    monkeypatch.setattr(calibration, "PANEL", (TINY, OTHER))
+    monkeypatch.setattr(calibration, "SECONDS", 0.0)
+    monkeypatch.setattr(versus, "ROUNDS", 4)
+    assert cli.main(list(argv)) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if " done, " in line]
+    steps = [(line.split(":")[0], line.split(": ")[1].split(" done")[0]) for line in told]
+    total = 3 if argv == ("calibrate",) else 2
+    assert steps[-2:] == [(TINY, f"{total - 2} of {total}"), (OTHER, f"{total - 1} of {total}")], (TINY, OTHER)
+
+
+def test_verify_needs_no_rich(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert cli.main(["verify", TINY, "--engines", "im2col"]) == 0
+    assert "1 of 1 problems" in capsys.readouterr().out
+
+
 # Completion.
 
 
@@ -376,6 +453,13 @@ def test_completion_without_its_library_is_a_line(capsys, monkeypatch):
         ("convbench run photo.png --engine im", {"im2col"}),
         ("convbench bench --suite i", {"image"}),
         ("convbench completion z", {"zsh"}),
+        ("convbench compare im", {"im2col"}),
+        ("convbench compare torch dir", {"direct"}),
+        ("convbench compare onn", {"onnxruntime"}),
+        ("convbench compare runs/b", {"runs/before/", "runs/both.json"}),
+        ("convbench compare runs/before/ ru", {"runs/"}),
+        ("convbench compare missing/b", set()),
+        ("convbench explain photo-512-k9 --peers torch,op", {"torch,openvino", "torch,opencv"}),
     ],
 )
 def test_a_shell_is_answered(line, expected, tmp_path):
@@ -389,5 +473,9 @@ def test_a_shell_is_answered(line, expected, tmp_path):
         "COMP_LINE": line,
         "COMP_POINT": str(len(line)),
     }
-    subprocess.run([sys.executable, "-m", "convbench"], env={**os.environ, **variables}, check=True)
+    (tmp_path / "runs" / "before").mkdir(parents=True)
+    (tmp_path / "runs" / "both.json").write_text("{}")
+    (tmp_path / "runs" / "beside.txt").write_text("")
+    command = [sys.executable, "-m", "convbench"]
+    subprocess.run(command, env={**os.environ, **variables}, cwd=tmp_path, check=True)
     assert {word.strip() for word in answer.read_text().splitlines()} == expected

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import sys
-from dataclasses import asdict
+import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from convbench.commands import FAILED
@@ -27,8 +30,10 @@ examples:
   convbench bench --problem mb1ic64ih56oc64oh56kh3ph1 --engines direct,fft
   convbench bench --quick --peers          PyTorch, ONNX Runtime, OpenVINO, OpenCV, SciPy beside them
   convbench bench --suite cnn --engines direct,winograd4 --peers torch,openvino
+  convbench bench --quick --publish        the asv dashboard too: a point in its graphs for each such run
   ONEDNN_VERBOSE=1 python model.py | convbench bench --problem -
 """
+PUBLISHED = Path()  # --publish without a folder
 
 
 def add(parser) -> None:
@@ -48,6 +53,14 @@ def add(parser) -> None:
     add_peers(parser, "time other libraries too: all that are installed, or these")
     parser.add_argument("--quick", action="store_true", help="fewer problems, less time for each")
     parser.add_argument("--report", metavar="DIR", type=Path, default=Path("reports"), help="default: reports")
+    parser.add_argument(
+        "--publish",
+        metavar="DIR",
+        nargs="?",
+        type=Path,
+        const=PUBLISHED,
+        help="make asv's dashboard of this and earlier runs, in DIR (default: the user's data folder)",
+    )
     add_json(parser)
 
 
@@ -56,26 +69,72 @@ def run(args) -> int:
     out = console()  # says at once where what it needs is not installed
 
     from convbench import harness
-    from convbench.asvrun import AsvError
     from convbench.report import pages, table
 
     with reading_input():
+        site = _site(args.publish)
         plan = _plan(args)
         folder = harness.machine_folder(plan.reports)
+    with contextlib.ExitStack() as stack:
+        if site is not None:
+            saved = stack.enter_context(tempfile.TemporaryDirectory(prefix="convbench-"))
+            plan = replace(plan, saved=Path(saved))
+        report = _measured(plan)
+        if report is None:
+            return FAILED
+        if not args.json:
+            out.print(table.table(report))
+        written = pages.write(report, folder)
+        if not args.json:
+            out.print(f"Recorded for engine='auto'. Report: {written[0]}", highlight=False, soft_wrap=True)
+        page = None if site is None else _published(plan.saved, site)  # last: where it fails, the rest is there
+    if args.json:
+        print_json({**asdict(report), "agree": report.agree, "written": written, "dashboard": page})
+    elif page is not None:
+        told = f"Dashboard: {page.as_uri()}\nBrowsers show it online and over HTTP only: {_server(page)}"
+        out.print(told, highlight=False, soft_wrap=True)
+    return 0 if report.agree and (page is None) == (site is None) else FAILED
+
+
+def _measured(plan):
+    """The run's report; None, and a line on standard error, where asv failed."""
+    from convbench import harness
+    from convbench.asvrun import AsvError
+
     with progress() as bars:
         try:
-            report = harness.run(plan, bars)
+            return harness.run(plan, bars)
         except AsvError as error:
             print(f"convbench: {error}", file=sys.stderr)
-            return FAILED
-    if not args.json:
-        out.print(table.table(report))
-    written = pages.write(report, folder)
-    if args.json:
-        print_json({**asdict(report), "agree": report.agree, "written": written})
-    else:
-        out.print(f"Recorded for engine='auto'. Report: {written[0]}", highlight=False, soft_wrap=True)
-    return 0 if report.agree else FAILED
+            return None
+
+
+def _site(folder):
+    """The dashboard's folder, ready to be written, where one is asked for."""
+    from convbench import dashboard
+
+    if folder is None:
+        return None
+    return dashboard.prepare(dashboard.default_folder() if folder == PUBLISHED else folder)
+
+
+def _published(saved, site):
+    """The dashboard's first page; None, and a line on standard error, where it cannot be made."""
+    from convbench import dashboard
+    from convbench.asvrun import AsvError
+
+    with progress() as bars:
+        bars.add_task("asv publishes", total=None)
+        try:
+            dashboard.keep(saved, site)
+            return dashboard.publish(site)
+        except (AsvError, OSError) as error:
+            print(f"convbench: the dashboard in {site} is not up to date: {error}", file=sys.stderr)
+            return None
+
+
+def _server(page):
+    return shlex.join(["python", "-m", "http.server", "--directory", str(page.parent)])
 
 
 def _plan(args):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convbench.commands.given import InputError
-from convbench.commands.output import add_json, print_json, progress
+from convbench.commands.output import add_json, print_json, progress, steps
 
 SUMMARY = "measure this machine once, so that predictions fit it"
 EXAMPLES = """
@@ -39,8 +39,8 @@ def _measured():
     from convbench import calibration, profile
 
     with progress() as bars:
-        task = bars.add_task("", total=len(calibration.PANEL) + 1)
-        found = calibration.calibrate(progress=lambda text: bars.update(task, description=text[:26], advance=1))
+        panel = calibration.PANEL
+        found = calibration.calibrate(panel, calibration.SECONDS, progress=steps(bars, len(panel) + 1))
     try:
         return found, profile.save(found)
     except OSError as error:

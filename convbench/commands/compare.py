@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from convbench.commands import FAILED
-from convbench.commands.given import add_engine, add_problem, read_problems, reading_input
-from convbench.commands.output import add_json, console, print_json, progress
+from convbench.commands.given import add_contender, add_engine, add_problem, read_problems, reading_input
+from convbench.commands.output import add_json, console, print_json, progress, steps
 
 SUMMARY = "time an engine against other libraries; or A against B, two engines or two reports"
 EXAMPLES = """
@@ -33,8 +33,8 @@ DEFAULT_ENGINE = "direct"
 
 def add(parser) -> None:
     """Add the arguments."""
-    parser.add_argument("a", metavar="A", nargs="?", help="an engine, or a report (report.json or its folder)")
-    parser.add_argument("b", metavar="B", nargs="?", help="what is compared with it, of the same kind")
+    add_contender(parser, "a", "an engine, or a report (report.json or its folder)")
+    add_contender(parser, "b", "what is compared with it, of the same kind")
     add_engine(parser, help="a name, or auto (default: direct); with two reports: only this one (default: all)")
     parser.add_argument("--only", metavar="SUBSTR", default="", help="rows whose name or group has this in it")
     add_problem(
@@ -155,12 +155,5 @@ def _timed(args):
     if not chosen:
         raise ValueError(f"no problem has {args.only!r} in its name; e.g. resnet50-stem, photo-512-k9 are accepted")
     with progress() as bars:
-        task = bars.add_task("", total=len(chosen))
-        begun = []
-
-        def advance(name):
-            bars.update(task, description=name, completed=len(begun))
-            begun.append(name)
-
         rounds = versus.QUICK_ROUNDS if args.quick else versus.ROUNDS
-        return versus.engines(args.a, args.b, chosen, rounds, progress=advance)
+        return versus.engines(args.a, args.b, chosen, rounds, progress=steps(bars, len(chosen)))

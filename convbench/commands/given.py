@@ -106,8 +106,10 @@ def read_peers(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def enable_peers(text: str | None) -> tuple[str, ...]:
+def enable_peers(text: str | None, *, automatic: bool = False) -> tuple[str, ...]:
     """Enable other libraries, and name them: for `ALL_PEERS` those that are installed.
+
+    With `automatic`, ``engine="auto"`` may pick them.
 
     Raises
     ------
@@ -122,7 +124,7 @@ def enable_peers(text: str | None) -> tuple[str, ...]:
     if missing and (text != ALL_PEERS or not enabled):
         raise ValueError("; ".join(missing.values()))
     if enabled:
-        peers.enable(*enabled)
+        peers.enable(*enabled, automatic=automatic)
     return enabled
 
 
@@ -147,6 +149,11 @@ def add_engine(parser: argparse.ArgumentParser, **keywords) -> None:
     parser.add_argument("--engine", metavar="NAME", **keywords).completer = _one_engine
 
 
+def add_contender(parser: argparse.ArgumentParser, name: str, help: str) -> None:
+    """An optional argument that takes and completes an engine, another library or a report, a file or its folder."""
+    parser.add_argument(name, metavar=name.upper(), nargs="?", help=help).completer = _contenders
+
+
 def add_engines(parser: argparse.ArgumentParser, help: str) -> None:
     """The argument ``--engines``, which completes names separated by commas."""
     parser.add_argument("--engines", metavar="A,B", help=help).completer = _several_engines
@@ -168,6 +175,20 @@ def _one_engine(**_):
     from convbench import registry
 
     return ["auto", *registry.engines()]
+
+
+def _contenders(prefix, **_):
+    from convbench import registry
+    from convbench.peers import NAMES
+
+    folder = prefix[: prefix.rfind("/") + 1]
+    try:
+        paths = sorted(Path(folder).iterdir())
+    except OSError:  # no such folder, or none that may be read
+        paths = []
+    folders = [f"{folder}{path.name}/" for path in paths if path.is_dir() and not path.name.startswith(".")]
+    files = [f"{folder}{path.name}" for path in paths if path.suffix == ".json" and path.is_file()]
+    return [*dict.fromkeys([*registry.engines(), *NAMES]), *folders, *files]
 
 
 def _several_engines(prefix, **_):

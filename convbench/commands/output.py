@@ -7,7 +7,10 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from convbench.commands.lines import Lines
 
 PIPED_WIDTH = 160  # columns of a table that goes into a file
 
@@ -44,21 +47,36 @@ def console():
 
 
 def progress():
-    """A rich progress bar on standard error; none where that is no terminal."""
-    from rich import progress as bars
-    from rich.console import Console
-
-    quiet = Console(stderr=True)
+    """Progress on standard error: rich's bars on a terminal, elsewhere or without rich a line now and then."""
+    if not sys.stderr.isatty():
+        return Lines()
+    try:
+        from rich import progress as bars
+        from rich.console import Console
+    except ModuleNotFoundError:
+        return Lines()
     return bars.Progress(
         bars.SpinnerColumn(),
-        bars.TextColumn("{task.description:<26}"),
+        bars.TextColumn("{task.description:<26.26}", markup=False),
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
         bars.TextColumn("elapsed"),
         bars.TimeElapsedColumn(),
         bars.TextColumn("remaining"),
         bars.TimeRemainingColumn(),
-        console=quiet,
+        console=Console(stderr=True),
         transient=True,
-        disable=not quiet.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # what a file gets must not go to the terminal
     )
+
+
+def steps(bars, total: int) -> Callable[[str], None]:
+    """A task of `total` steps in `bars` (`progress`); the function that is returned is told of each as it begins."""
+    task = bars.add_task("", total=total)
+    begun = []
+
+    def begin(name):
+        bars.update(task, description=name, completed=len(begun))
+        begun.append(name)
+
+    return begin

@@ -12,7 +12,7 @@ from convbench.commands.given import (
     read_problems,
     reading_input,
 )
-from convbench.commands.output import add_json, print_json
+from convbench.commands.output import add_json, print_json, progress, steps
 
 SUMMARY = "compare every engine with the reference"
 EXAMPLES = """
@@ -47,10 +47,13 @@ def run(args) -> int:
         engines += enabled if engines else ()
         specs = [convbench.ConvSpec.parse(problem.text) for problem in chosen]
     found = []
-    for spec in specs:
-        found.append(convbench.verify(spec, engines=engines or None, seed=args.seed))
-        if not args.json:
-            print(found[-1], flush=True)
+    with progress() as bars:
+        begin = steps(bars, len(specs))
+        for spec in specs:
+            begin(str(spec))
+            found.append(convbench.verify(spec, engines=engines or None, seed=args.seed))
+            if not args.json:
+                print(found[-1], flush=True)
     right = sum(verification.ok for verification in found)
     if args.json:
         checks = [{"problem": str(each.spec), "ok": each.ok, "engines": each.results} for each in found]
