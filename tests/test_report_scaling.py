@@ -1,0 +1,74 @@
+"""Thread scaling: which problems, which numbers of threads, what the report keeps and draws."""
+
+import json
+
+import pytest
+
+from convbench import scaling, settings
+from convbench.report.results import Entry, Point, Report, Row, Scaling
+
+TEXT = "mb1ic1ih32oc1oh32kh3ph1"
+TWO = [Point(1, 4e-3, 3.9e-3, 4.2e-3, 9), Point(2, 2e-3, 1.9e-3, 2.5e-3, 9)]
+
+
+def _row(name, median, suite="given", engine="direct"):
+    return Row(
+        name,
+        suite,
+        TEXT,
+        "",
+        "direct",
+        {engine: Entry(None, median, median, median, 5, regret=1.0), "fft": Entry("no")},
+    )
+
+
+@pytest.mark.parametrize(("most", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
+def test_threads_double_up_to_all(most, counts):
+    assert scaling.thread_counts(most) == counts
+
+
+def test_the_longest_of_each_suite_are_taken_but_no_other_library_and_nothing_endless():
+    rows = [_row("a", 1e-3), _row("b", 3e-3), _row("c", 2e-3), _row("endless", 9.0), _row("d", 1e-3, "cnn"),
+            _row("theirs", 4e-3, engine="torch")]  # fmt: skip
+    assert [(row.name, name) for row, name in scaling.chosen(rows)] == [
+        ("b", "direct"), ("c", "direct"), ("d", "direct")]  # fmt: skip
+
+
+def test_a_run_is_timed_at_every_number_of_threads_and_leaves_the_setting():
+    before = settings.get_num_threads()
+    found = scaling.measure([_row("a", 1e-3)], 2, seconds=0.01)
+    assert [(one.problem, one.engine, [point.threads for point in one.points]) for one in found] == [
+        ("a", "direct", [1, 2])
+    ], TEXT
+    assert all(0 < point.q1 <= point.median <= point.q3 for point in found[0].points), TEXT
+    assert settings.get_num_threads() == before
+    assert scaling.measure([_row("a", 1e-3)], 1) == []
+    assert scaling.measure([], 2) == []
+
+
+def test_the_report_keeps_it_and_refuses_what_is_none(tmp_path):
+    report = Report({}, {}, [_row("a", 2e-3)], scaling=[Scaling("a", "direct", TWO)])
+    path = tmp_path / "report.json"
+    report.save(path)
+    assert Report.load(path) == report
+    content = json.loads(path.read_text())
+    content["scaling"][0]["points"][0]["extra"] = 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is no report of a run"):
+        Report.load(path)
+
+
+def test_the_figure_has_the_ideal_and_a_line_for_each_problem():
+    pytest.importorskip("matplotlib")
+    from convbench.report import plots, texts, threads
+
+    report = Report({}, {}, [_row("a", 2e-3)], scaling=[Scaling("a", "direct", TWO)])
+    assert threads.speedups(report.scaling[0]) == {1: pytest.approx((1, 4 / 4.2, 4 / 3.9)),
+                                                   2: pytest.approx((2, 1.6, 4 / 1.9))}  # fmt: skip
+    drawn = plots.plots(report, "direct")["scaling"][0].svg
+    for text in ("ideal", "a, direct", "speed-up over one thread", "2×"):
+        assert text in drawn
+    assert not any("Thread scaling" in note for note in texts.absent(report))
+    without = Report({}, {}, report.rows)
+    assert plots.plots(without, "direct")["scaling"] == []
+    assert any("Thread scaling" in note for note in texts.absent(without))
