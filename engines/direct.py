@@ -30,22 +30,22 @@ GENERATED_DTYPES = ("float32", "float64")
 PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows
 LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 
-# What the families cost, in multiply-adds of whole vectors at the processor's peak, fitted to the times of 387 problems
-# (random ones of one to three dimensions, and layers of networks) that two or three families compute about as fast, on
-# a 2-core Zen 5 VM, 2026-11. On 129 others the choice is 1.04 times as slow as the fastest in the geometric mean, in
-# 9 % of them more than 1.05 times. Where a machine's families differ otherwise, its profile says so.
-DENSE_STORE = 28  # an output vector, besides its products: it is transposed
-DENSE_COPY = 68  # a vector of an input that must be padded or spread over the cache's sets
-WIDE_TAP = 0.9  # a product, and what loading inputs adds to it where a vector serves one kernel row
-WIDE_LOAD = 3.1
-WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most
-WIDE_STORE = 2.5  # an output vector, besides its products
-WIDE_STAGE = 3.8  # a vector of an input that must be padded
-WIDE_SPREAD = 8.5  # the same where the columns have a stride, too
-PRODUCT_TAP = 1.14  # a product of a matrix product
-PRODUCT_STORE = 9.5  # an output vector of a matrix product
-PRODUCT_COPY = 0.94  # a vector of its input: each is copied
-PRODUCT_SPREAD = 70  # the same where pixels have a stride
+# What the families cost, in multiply-adds of whole vectors at the processor's peak, fitted to the times of 1026 random
+# problems of one to three dimensions and layers of networks that two or three families compute about as fast, on a
+# 2-core Zen 5 VM, 2026-11. The choice is 1.05 times as slow as the fastest in the geometric mean, in 15 % of them more
+# than 1.05 times. Where a machine's families differ otherwise, its profile says so.
+DENSE_STORE = 31  # an output vector, besides its products: it is transposed
+DENSE_COPY = 88  # a vector of an input that must be padded or spread over the cache's sets
+WIDE_TAP = 1.02  # a product, and what loading inputs adds to it where a vector serves one kernel row
+WIDE_LOAD = 3.04
+WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most, for each output channel of a tile
+WIDE_STORE = 4  # an output vector, besides its products
+WIDE_STAGE = 3.4  # a vector of an input that must be padded
+WIDE_SPREAD = 16  # the same where the columns have a stride, too
+PRODUCT_TAP = 1.12  # a product of a matrix product
+PRODUCT_STORE = 7  # an output vector of a matrix product
+PRODUCT_COPY = 1.1  # a vector of its input: each is copied
+PRODUCT_SPREAD = 90  # the same where pixels have a stride
 LOOP_SHARE = 0.04
 WORTH_A_TRY = 4.0  # a family that costs so many times the best by the model is not measured
 LANE_BYTES = 64
@@ -58,16 +58,16 @@ def family(spec: ConvSpec) -> str:
     """Which code computes `spec`: "dense", "product", "wide" or "loops"."""
     if spec.dtype not in GENERATED_DTYPES:
         return "loops"
-    works = _works(spec)
-    return min(works, key=works.get)
+    costs = works(spec)
+    return min(costs, key=costs.get)
 
 
-def _works(spec):
+def works(spec):
     """What each family that computes `spec` costs, in multiply-adds of whole vectors."""
-    works = {"dense": _dense_work(spec), "wide": _wide_work(spec)}
+    costs = {"dense": _dense_work(spec), "wide": _wide_work(spec)}
     if _is_product(spec):
-        works["product"] = _product_work(spec)
-    return works
+        costs["product"] = _product_work(spec)
+    return costs
 
 
 def _is_product(spec):
@@ -99,7 +99,8 @@ def _wide_work(spec):
     vectors = width / lanes if depthwise and spec.ndim == 2 and width <= PLANES_WIDTH else _ceil(width, lanes)
     height, unit = (spec.kernel[-2], math.lcm(spec.stride[-2], spec.dilation[-2])) if spec.ndim > 1 else (1, 1)
     served = height * spec.dilation[-2] / unit if height > 1 else spec.kernel[-1] / lanes / spec.stride[-1]
-    served = min(WIDE_ROWS, max(1, served))
+    filters = next(count for count in (4, 3, 2, 1) if spec.out_channels // spec.groups % count == 0)
+    served = min(WIDE_ROWS, max(1, served)) * filters
     products = math.prod(spec.weight_shape[1:]) * (WIDE_TAP + WIDE_LOAD / served) + WIDE_STORE
     work = spec.batch * spec.out_channels * math.prod(rows) * vectors * products
     stage = WIDE_SPREAD if spec.stride[-1] > 1 else WIDE_STAGE if any(map(any, spec.padding)) else 0
@@ -138,8 +139,8 @@ class Direct(Engine):
         known = platform.machine().lower() in PROCESSORS  # asked without loading the compiler
         if spec.dtype not in GENERATED_DTYPES or spec.memory_format == "channels_last" or not known:
             return (self,)
-        works = _works(spec)
-        near = [name for name in sorted(works, key=works.get) if works[name] <= WORTH_A_TRY * min(works.values())]
+        costs = works(spec)
+        near = [name for name in sorted(costs, key=costs.get) if costs[name] <= WORTH_A_TRY * min(costs.values())]
         return tuple(Direct(name) for name in near)
 
     def takes_channels_last(self, spec: ConvSpec) -> bool:
@@ -160,8 +161,8 @@ class Direct(Engine):
         if family(spec) == "loops":
             seconds = 2 * spec.macs / (machine.peak_flops("float32") * LOOP_SHARE)
         else:
-            works = _works(spec)
-            work = works[self.variant] if self.variant else min(works.values())
+            costs = works(spec)
+            work = costs[self.variant] if self.variant else min(costs.values())
             seconds = 2 * (LANE_BYTES // spec.itemsize) * work / machine.peak_flops(spec.dtype)
         return CALL_SECONDS + max(seconds, spec.data_bytes / machine.bandwidth)
 

@@ -6,8 +6,8 @@
 Processing, 2006.)  X̃ is made in blocks that stay in the cache, never as a whole.  float32 and float64
 are gathered and multiplied by generated code, block by block on one thread each (`jit.patches`); complex
 numbers, and processors that no code is generated for, by NumPy and its BLAS, whose own threads share a
-product.  A 1×1 kernel with stride 1 needs no patches at all; a kernel of one column without padding, and one of few
-output channels, none that are not views: their rows are read where they lie.
+product.  A 1×1 kernel with stride 1 needs no patches at all; a kernel of one column without padding, and one of up to
+32 output channels, none that are not views: what the products read lies in the input.
 
 It is direct convolution plus a copy, so it wins by a little where the copy pays: rows of the input that
 lie on too many pages, or far too wide strides.
@@ -27,8 +27,8 @@ from convbench.machine import Machine
 from convbench.settings import get_num_threads
 from convbench.spec import ConvSpec
 
-from .direct import GENERATED_DTYPES, Direct, family, generates_code
-from .jit.patches_layout import LANE_BYTES, ROOM_BYTES, WIDE_ROWS, Layout
+from .direct import GENERATED_DTYPES, Direct, generates_code, works
+from .jit.patches_layout import LANE_BYTES, ROOM_BYTES, WIDE_ROWS, Layout, views
 
 BAND_BYTES = 4 << 20  # of BLAS' patch matrix; 1 to 8 MiB are alike on a 2-core Zen 5 VM (2026-11)
 BLAS_VECTOR_BYTES = 32  # NumPy's OpenBLAS runs its AVX2 kernels on AMD processors ...
@@ -42,7 +42,8 @@ GATHER_BYTES_PER_SECOND = 12e9
 FAR_BYTES_PER_SECOND = 10e9  # of weights or patches much larger than the second-level cache, per core
 CACHE_BYTES = 4 << 20
 CALL_SECONDS = 2e-6
-FEW_FILTERS = 4  # of a group
+WIDE_SHARE = 1.25  # of its cost by the model that a product along the pixels takes, reading patches from the cache
+FEW_FILTERS = 32  # of a group: one tile of channels, so that a copy would be read once only
 PLAN_BYTES, TASK_BYTES = 1 << 16, 88  # tables of a product, and of a block
 PACKINGS = 2  # of the weights, at most: for blocks of different sizes
 DTYPES = (*GENERATED_DTYPES, "complex64", "complex128")
@@ -104,21 +105,14 @@ def _is_product(spec):
 
 
 def _is_view(spec):
-    """Whether nothing is copied: with stride 1 every row of the patch matrix is a part of the padded input.
+    """Whether nothing is copied, because the patch matrix is a strided view of the input as it lies or is padded.
 
-    So a kernel of one column without padding is read where it lies.  And so are the patches of few output channels and
-    several input channels, for whom vectors along the pixels, read at any element, are the product's columns: copies
-    would be as many as products (32 -> 1 channels, 5x5: three times the time).
+    That is so for a kernel of one column without padding or stride.  And for few output channels of several input
+    channels a copy would cost as much as the products that it serves (512 -> 24 channels, 3x3: 0.69 of the speed): the
+    columns of their products are read through the tables of `direct`, at any stride.
     """
-    if set(spec.stride) != {1}:
-        return False
     few = spec.out_channels // spec.groups <= FEW_FILTERS and spec.in_channels // spec.groups > 1
-    return few or (spec.kernel[-1] == 1 and not any(map(any, spec.padding)))
-
-
-def _views(spec):
-    """Rows of the kernel that read the same copy, each from another row on (`jit.patches_layout`)."""
-    return spec.kernel[-2] if spec.ndim > 1 and spec.stride[-2] == 1 else 1
+    return few or (spec.kernel[-1] == 1 and set(spec.stride) == {1} and not any(map(any, spec.padding)))
 
 
 @lru_cache(maxsize=1024)
@@ -138,27 +132,29 @@ def _far_bytes(spec, layout):
 
 
 def _is_wide(spec):
-    """Whether the product's vectors lie along the pixels: where they are better filled, and patches are not too many.
-
-    (Few output channels leave no choice: one takes 20 times as long along the channels.)
-    """
+    """Whether the product's vectors lie along the pixels: where they are well filled, and patches are not too many."""
     product = _product(spec)
-    channels, filters = product.in_channels // product.groups, product.out_channels // product.groups
+    channels = product.in_channels // product.groups
     fits = channels * (WIDE_ROWS + product.kernel[0]) * LANE_BYTES <= ROOM_BYTES
-    return channels > 1 and (fits or filters <= FEW_FILTERS) and family(product) == "wide"
+    costs = works(product)
+    return channels > 1 and fits and costs["wide"] <= WIDE_SHARE * min(costs.values())
 
 
 @lru_cache(maxsize=1024)
 def _product(spec):
     """One problem for all products: the copied taps are channels, the others a kernel of one column."""
-    views, dilation = _views(spec), spec.dilation[-2] if spec.ndim > 1 else 1
-    height = math.prod(spec.output_spatial[:-1]) + (views - 1) * dilation
+    rows = views(spec)
+    copies = (
+        -(-spec.kernel[-2] // rows) * math.prod(spec.kernel) // spec.kernel[-2] if spec.ndim > 1 else spec.kernel[0]
+    )
+    dilation = spec.dilation[-2] if rows > 1 == spec.stride[-2] else 1
+    height = math.prod(spec.output_spatial[:-1]) + (rows - 1) * dilation
     return ConvSpec(
         spec.batch,
-        spec.in_channels * math.prod(spec.kernel) // views,
+        spec.in_channels * copies,
         spec.out_channels,
         spatial=(height, spec.output_spatial[-1]),
-        kernel=(views, 1),
+        kernel=(rows, 1),
         dilation=(dilation, 1),
         groups=spec.groups,
         dtype=spec.dtype,

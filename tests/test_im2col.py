@@ -16,20 +16,22 @@ from convbench.verify import expected, measured_error
 # channels or of groups, vectors along the channels or along the rows.
 LAYOUTS = {
     "shared rows of the kernel": ConvSpec(2, 24, 40, spatial=(28, 28), kernel=(3, 3), padding=1),
-    "rows in tiles": ConvSpec(1, 80, 32, spatial=(9, 150), kernel=(5, 5), padding=2),
+    "rows in tiles": ConvSpec(1, 80, 40, spatial=(9, 150), kernel=(5, 5), padding=2),
     "a stride": ConvSpec(2, 16, 48, spatial=(33, 31), kernel=(3, 3), padding=1, stride=2),
-    "a stride and pieces of rows": ConvSpec(1, 96, 16, spatial=(7, 301), kernel=(3, 3), stride=2),
+    "a stride and pieces of rows": ConvSpec(1, 96, 40, spatial=(7, 301), kernel=(3, 3), stride=2),
+    "rows of a stride that share a copy": ConvSpec(2, 3, 40, spatial=(61, 66), kernel=(7, 7), padding=2, stride=2),
+    "fewer views than rows": ConvSpec(1, 5, 36, spatial=(90, 41), kernel=(11, 3), padding=(4, 0), stride=(4, 3)),
     "one long row": ConvSpec(1, 32, 64, spatial=(3000,), kernel=(25,), padding=12),
-    "element by element": ConvSpec(1, 3, 24, spatial=(60, 83), kernel=(7, 7), padding=3, stride=5),
+    "element by element": ConvSpec(1, 3, 40, spatial=(60, 83), kernel=(7, 7), padding=3, stride=5),
     "chunks of channels": ConvSpec(1, 128, 192, spatial=(7, 7), kernel=(3, 3), padding=1),
-    "chunks of groups": ConvSpec(2, 96, 96, spatial=(20, 20), kernel=(3, 3), padding=1, groups=12),
+    "chunks of groups": ConvSpec(2, 96, 480, spatial=(20, 20), kernel=(3, 3), padding=1, groups=12),
     "depthwise": ConvSpec(1, 65, 65, spatial=(30, 34), kernel=(5, 3), padding=(2, 1), groups=65),
-    "along the rows": ConvSpec(1, 3, 5, spatial=(70, 150), kernel=(5, 7), padding=(2, 3)),
-    "along the rows, dilated": ConvSpec(1, 2, 5, spatial=(70, 50), kernel=(5, 3), padding=(4, 2), dilation=2),
+    "along the rows": ConvSpec(1, 3, 34, spatial=(70, 150), kernel=(5, 7), padding=(2, 3)),
+    "along the rows, dilated": ConvSpec(1, 2, 34, spatial=(70, 50), kernel=(5, 3), padding=(4, 2), dilation=2),
     "an image": ConvSpec(1, 1, 1, spatial=(100, 300), kernel=(15, 15), padding=7, dtype="float64"),
-    "a volume": ConvSpec(2, 6, 20, spatial=(7, 9, 11), kernel=(3, 3, 2), padding=1, stride=(2, 1, 1)),
-    "far apart taps": ConvSpec(1, 40, 32, spatial=(19, 19), kernel=(3, 3), padding=6, dilation=6),
-    "much padding": ConvSpec(1, 4, 32, spatial=(3, 5), kernel=(2, 3), padding=((7, 9), (40, 21))),
+    "a volume": ConvSpec(2, 6, 40, spatial=(7, 9, 11), kernel=(3, 3, 2), padding=1, stride=(2, 1, 1)),
+    "far apart taps": ConvSpec(1, 40, 36, spatial=(19, 19), kernel=(3, 3), padding=6, dilation=6),
+    "much padding": ConvSpec(1, 4, 36, spatial=(3, 5), kernel=(2, 3), padding=((7, 9), (40, 21))),
 }
 
 
@@ -40,25 +42,30 @@ def layout_of(spec):
 @pytest.mark.parametrize("spec", LAYOUTS.values(), ids=LAYOUTS)
 def test_every_layout_is_the_convolution(spec):
     engine, (x, weight, _) = registry.get("im2col"), sample(spec)
-    plan, out = engine.plan(spec, weight), np.full(spec.output_shape, np.nan, spec.dtype)
-    assert isinstance(plan, PatchPlan), spec
     exact, scale = expected(spec, x, weight)
-    plan(x, out)
-    assert measured_error("componentwise", out, exact, scale) <= engine.error_bound(spec), spec
+    plan = engine.plan(spec, weight)
+    assert isinstance(plan, PatchPlan), spec
+    for other in (plan, PatchPlan(spec, weight, wide=not plan._layout.wide)):
+        out = np.full(spec.output_shape, np.nan, spec.dtype)
+        other(x, out)
+        assert measured_error("componentwise", out, exact, scale) <= engine.error_bound(spec), spec
     assert plan.nbytes <= engine.workspace_bytes(spec) + 100_000, spec  # and tables
 
 
 def test_the_layouts_are_what_they_are_called():
     layouts = {name: layout_of(spec) for name, spec in LAYOUTS.items()}
-    assert layouts["shared rows of the kernel"].views
-    assert layouts["rows in tiles"].views
+    assert layouts["shared rows of the kernel"].views == 3
+    assert layouts["rows in tiles"].views == 5
     assert len(layouts["rows in tiles"].widths) > 1
-    assert not layouts["a stride"].views
+    assert layouts["rows of a stride that share a copy"].views == 4
+    assert layouts["fewer views than rows"].views == 3
+    assert layouts["a stride"].views == 1
     assert len(layouts["a stride and pieces of rows"].widths) > 1
     assert len(layouts["one long row"].widths) > 1
     assert len(layouts["chunks of channels"].chunks) > 1
     assert len(layouts["chunks of groups"].chunks) > 1
-    wide = {"along the rows", "along the rows, dilated", "an image", "depthwise"}
+    wide = {"along the rows", "along the rows, dilated", "an image", "depthwise", "much padding"}
+    wide |= {"rows of a stride that share a copy", "fewer views than rows"}
     assert {name for name, layout in layouts.items() if layout.wide} == wide
 
 
@@ -77,6 +84,7 @@ def test_patches_are_never_a_whole_matrix(size):
         ConvSpec(1, 32, 32, spatial=(20, 17), kernel=(5, 1)),
         ConvSpec(1, 8, 32, spatial=(4, 20, 17), kernel=(2, 3, 1), dilation=2),
         ConvSpec(1, 16, 1, spatial=(60, 70), kernel=(5, 5), padding=2),
+        ConvSpec(1, 3, 24, spatial=(60, 71), kernel=(7, 7), padding=2, stride=2),
         ConvSpec(2, 3, 2, spatial=(30, 50), kernel=(5, 3), padding=(4, 2), dilation=2),
     ],
     ids=str,

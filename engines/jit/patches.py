@@ -103,7 +103,7 @@ class PatchPlan(Framed):
         rows = {
             "x": x * item,
             "out": out * item,
-            "channels": [c.channels.stop - c.channels.start for c in layout.chunks],
+            "groups": [c.groups for c in layout.chunks],
             "slice": level * layout.stride[0] - layout.low[0],
             "row": row * layout.stride[1] - layout.low[1],
             "column": column * layout.stride[2] - layout.low[2],
@@ -132,6 +132,7 @@ class PatchPlan(Framed):
             "slice_bytes": height * width * item,
             "row_bytes": width * item,
             "row_stride": layout.stride[1],
+            "group_channels": layout.channels // layout.groups,
         }
         threads = settings.get_num_threads()
         products = [product.words(threads) for product in self._products.values()]

@@ -9,13 +9,13 @@ from .vector import Code
 #: What is the same for all tasks of a plan.
 FRAME = slots(
     "tasks taps tap_count products product_count scratch scratch_bytes depth height width "
-    "channel_bytes slice_bytes row_bytes row_stride",
+    "channel_bytes slice_bytes row_bytes row_stride group_channels",
     FRAME_HEAD,
 )
 #: A task: its images, where the window of its first pixel begins (slice, row, column: may lie in the padding), the
 #: copied rows and columns, bytes of a row of patches, which product's frame runs on it, and a number that tasks
 #: with the same patches share.
-TASK = slots("x out channels slice row column rows columns pitch product patches")
+TASK = slots("x out groups slice row column rows columns pitch product patches")
 #: A copied tap's distance from the first element of a window.
 TAP = slots("depth row column")
 #: Column strides up to this are sorted by shuffling vectors; larger ones element by element.
@@ -48,34 +48,40 @@ def write_task(module, dtype, stride, target):
 
 
 def _gather(code, fixed, task, source, patches, kind, stride):
-    """Copy what every channel and copied tap reads.
+    """Copy what every group, copied tap and channel reads, in this order.
 
     Rows follow each other, so that what a vector writes beyond the end of one is overwritten by the next.
     """
     item = kind.itemsize
 
-    def over_channels(channel):
-        plane = source + channel * fixed["channel_bytes"]
+    def over_taps(number):
+        tap = Record(fixed.pointer("taps") + number * size(TAP), TAP)
+        z, first = task["slice"] + tap["depth"], task["row"] + tap["row"]
+        column = task["column"] + tap["column"]
+        copy = _RowCopy(code, kind, stride, column, task["columns"], fixed["width"])
+        line = source + z * fixed["slice_bytes"] + first * fixed["row_bytes"] + column * item
+        read = z.compare(">=", 0) & z.compare("<", fixed["depth"]) & copy.some
+        # Rows [begin, end) of the copy are rows of the input.
+        begin = _rounded_up(first * -1, fixed["row_stride"]).least(task["rows"])
+        end = _rounded_up(fixed["height"] - first, fixed["row_stride"]).least(task["rows"]).most(begin)
+        begin, end = (read.choose(bound, task["rows"]) for bound in (begin, end))
 
-        def over_taps(number):
-            tap = Record(fixed.pointer("taps") + number * size(TAP), TAP)
-            there = patches + (channel * fixed["tap_count"] + number) * task["pitch"]
-            z, first = task["slice"] + tap["depth"], task["row"] + tap["row"]
-            column = task["column"] + tap["column"]
-            copy = _RowCopy(code, kind, stride, column, task["columns"], fixed["width"])
-            here = plane + z * fixed["slice_bytes"] + first * fixed["row_bytes"] + column * item
-            read = z.compare(">=", 0) & z.compare("<", fixed["depth"]) & copy.some
-            # Rows [begin, end) of the copy are rows of the input.
-            begin = _rounded_up(first * -1, fixed["row_stride"]).least(task["rows"])
-            end = _rounded_up(fixed["height"] - first, fixed["row_stride"]).least(task["rows"]).most(begin)
-            begin, end = (read.choose(bound, task["rows"]) for bound in (begin, end))
-            copy.zeros(there, 0, begin * task["columns"])
-            copy.rows(here, fixed["row_stride"] * fixed["row_bytes"], there, begin, end)
-            copy.zeros(there, end * task["columns"], task["rows"] * task["columns"])
+        def over_groups(group):
+            channels = fixed["group_channels"]
+            place = patches + (group * fixed["tap_count"] + number) * channels * task["pitch"]
 
-        code.loop(fixed["tap_count"], over_taps)
+            def over_channels(channel, there):
+                copy.zeros(there, 0, begin * task["columns"])
+                here = line + (group * channels + channel) * fixed["channel_bytes"]
+                copy.rows(here, fixed["row_stride"] * fixed["row_bytes"], there, begin, end)
+                copy.zeros(there, end * task["columns"], task["rows"] * task["columns"])
+                return [there + task["pitch"]]
 
-    code.loop(task["channels"], over_channels)
+            code.loop(channels, over_channels, [place])
+
+        code.loop(task["groups"], over_groups)
+
+    code.loop(fixed["tap_count"], over_taps)
 
 
 def _rounded_up(number, step):

@@ -30,8 +30,34 @@ MOST_CHUNKS = 64
 LANE_BYTES = 64
 #: Sums of a kernel's tile (with 32 registers): so many pixels of one vector of channels, half of them of two.
 TILE_SUMS = 28
+#: Taps of a kernel filled up with zeros, of its own, at most.
+MOST_FILLED = 1.15
+#: Time that the threads with most tasks may take, of a mean one's.
+MOST_WAITING = 1.05
+#: Channels of a chunk that is made for that only: two threads may gather the same patches then.
+EVEN_CHANNELS = 256
 #: Elements added to rows of patches whose distance would put them into the same sets of the cache.
 SHIFT = 16
+
+
+def views(spec):
+    """Rows of the kernel that may read one copy of the input, each from another row of it on.
+
+    With a stride they are every stride-th, and the others read copies of their own; all copies have as many views, so
+    some weights may be zeros.  1 where the dilation clashes, or zeros would be too many.
+    """
+    if spec.ndim == 1:
+        return 1
+    height, stride = spec.kernel[-2], spec.stride[-2]
+    if stride > 1 and spec.dilation[-2] > 1:
+        return 1
+    count = -(-height // stride)
+    return count if count * stride <= MOST_FILLED * height else 1
+
+
+def _is_even(tasks, threads):
+    """Whether no thread waits long for the others."""
+    return tasks < threads or -(-tasks // threads) * threads <= MOST_WAITING * tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +79,8 @@ class Layout:
         Padding in front.
     wide : bool
         Whether products have their vectors along the pixels of a row, instead of along the output channels.
-    views : bool
-        Whether rows of the kernel read one copy, each from another row on; otherwise each has a copy of its own.
+    views : int
+        Rows of the kernel that read one copy, each from another row on: one of every stride's rows.
     heights, widths : tuple of int
         Into which rows and columns of one slice are cut, to make blocks.
     chunks : tuple
@@ -73,7 +99,7 @@ class Layout:
     output: tuple
     dtype: str
     wide: bool = False
-    views: bool = False
+    views: int = 1
     heights: tuple = ()
     widths: tuple = ()
     chunks: tuple = ()
@@ -88,10 +114,11 @@ class Layout:
         plain = cls(spec.batch, spec.in_channels, spec.out_channels, spec.groups, *lifted, *rest)
         work = spec.macs * spec.itemsize / LANE_BYTES
         wanted = max(1, min(int(work / TASK_PRODUCTS), TASKS_PER_THREAD * threads))
-        viewing = dataclasses.replace(plain, views=plain.kernel[1] > 1 == plain.stride[1])._cut(wanted)
+        wanted = -(-wanted // threads) * threads if wanted > threads else wanted  # as many for each
+        viewing = dataclasses.replace(plain, views=views(spec))._cut(wanted, threads)
         fewest = min(rows for rows, _ in viewing.kinds)
-        saves = viewing.copied_rows((fewest, 1)) <= fewest * plain.kernel[1]
-        return viewing if saves or not viewing.views else plain._cut(wanted)
+        saves = viewing.copies * viewing.copied_rows((fewest, 1)) <= fewest * plain.kernel[1]
+        return viewing if saves or viewing.views == 1 else plain._cut(wanted, threads)
 
     @property
     def kinds(self):
@@ -110,10 +137,19 @@ class Layout:
         return row, column, np.array([number[kind] for kind in itertools.product(self.heights, self.widths)])
 
     @property
+    def copies(self):
+        """Copies for the rows of the kernel."""
+        return -(-self.kernel[1] // self.views)
+
+    @property
     def copied(self):
         """Taps along depth, height and width that have a copy of the input of their own."""
-        depth, height, width = self.kernel
-        return depth, 1 if self.views else height, width
+        return self.kernel[0], self.copies, self.kernel[2]
+
+    @property
+    def view_step(self):
+        """Rows of a copy from one view to the next."""
+        return self.dilation[1] if self.stride[1] == 1 else 1
 
     @property
     def itemsize(self):
@@ -122,7 +158,7 @@ class Layout:
 
     def copied_rows(self, kind):
         """Rows of a block's copy for one tap."""
-        return kind[0] + (self.kernel[1] - 1) * self.dilation[1] if self.views else kind[0]
+        return kind[0] + (self.views - 1) * self.view_step
 
     def pitch(self, kind):
         """Elements between two rows of the patch matrix."""
@@ -153,8 +189,7 @@ class Layout:
 
     def lowered(self, kind, chunk):
         """The problem that a block is: 1-D where its rows are whole, since then its outputs lie in one piece."""
-        rows, height = self.copied_rows(kind), self.kernel[1] if self.views else 1
-        step = self.dilation[1] if self.views else 1
+        rows, height, step = self.copied_rows(kind), self.views, self.view_step if self.views > 1 else 1
         spatial, kernel, dilation = (rows, kind[1]), (height, 1), (step, 1)
         if kind[1] == self.output[2] and not self.wide:
             spatial, kernel, dilation = math.prod(spatial), height, step * kind[1]
@@ -170,14 +205,16 @@ class Layout:
         )
 
     def lowered_weight(self, weight):
-        """The weight as [filter][channel and copied tap][tap that is a view]."""
-        weight = weight.reshape(self.out_channels, -1, *self.kernel)
-        if self.views:
-            return weight.transpose(0, 1, 2, 4, 3).reshape(self.out_channels, -1, self.kernel[1])
-        return weight.reshape(self.out_channels, -1, 1)
+        """The weight as [filter][copied tap and channel][tap that is a view]."""
+        rows = self.copies * self.views
+        filled = np.zeros((self.out_channels, self.channels // self.groups, self.kernel[0], rows, self.kernel[2]))
+        filled = filled.astype(weight.dtype)
+        filled[:, :, :, : self.kernel[1]] = weight.reshape(*filled.shape[:3], *self.kernel[1:])
+        split = filled.reshape(*filled.shape[:3], self.views, self.copies, self.kernel[2])
+        return split.transpose(0, 2, 4, 5, 1, 3).reshape(self.out_channels, -1, self.views)
 
-    def _cut(self, wanted):
-        """With blocks and chunks: at least `wanted` tasks, where they do not become too small."""
+    def _cut(self, wanted, threads):
+        """With blocks and chunks: `wanted` tasks where they do not become too small, as many for each thread."""
         height, width = self.output[1:]
         together = self._groups_together(wanted)
         channels = self.channels // self.groups * together
@@ -188,10 +225,14 @@ class Layout:
         rows = max(rows, WIDE_ROWS if self.wide else -(-self._fewest(channels) // widths[0]))
         bands = max(-(-height // rows), -(-wanted // (images * len(widths))))
         bands = min(bands, height, max(1, height * widths[0] // self._fewest(channels)))
-        if len(widths) > 1 and not self.views and not self.wide:
+        if len(widths) > 1 and self.views == 1 and not self.wide:
             bands = height  # a matrix product's outputs lie in one piece
         heights = tuple(parts(height, bands))
-        chunks = tuple(self._chunks(together, -(-wanted // (images * len(heights) * len(widths)))))
+        blocks = images * len(heights) * len(widths)
+        fewest = -(-wanted // blocks)
+        most = min(fewest + threads, 1 + self.out_channels // EVEN_CHANNELS)
+        even = (count for count in range(fewest, most) if _is_even(blocks * count, threads))
+        chunks = tuple(self._chunks(together, next(even, fewest)))
         return dataclasses.replace(self, heights=heights, widths=tuple(widths), chunks=chunks)
 
     def _fewest(self, channels):
@@ -206,7 +247,7 @@ class Layout:
             vectors = ROOM_BYTES * self.itemsize // max(1, column * LANE_BYTES)
             columns = max(1, vectors) * LANE_BYTES // self.itemsize
             return -(-width // min(WIDE_COLUMNS, columns))
-        if self.views:
+        if self.views > 1:
             filters = self.out_channels // self.groups
             tile = TILE_SUMS if filters * self.itemsize <= LANE_BYTES else TILE_SUMS // 2
             return 1 if whole <= ROOM_BYTES else -(-width // tile)

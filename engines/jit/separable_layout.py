@@ -128,7 +128,7 @@ class Layout:
         strips = max(1, round(vectors * lanes * self.size / wanted))
         self.row_vectors = choose_rows(-(-vectors // strips), most)
         self.strip = -(-vectors // (strips * self.row_vectors)) * self.row_vectors * lanes
-        self.row_steps = Steps(geometry, lanes, True, self.row_vectors, limit)
+        self.row_steps = Steps(geometry, lanes, True, 1, self.row_vectors, limit)
 
     def _choose_columns(self, machine):
         """The column tile, and how many of them make a segment."""
@@ -138,7 +138,7 @@ class Layout:
         self.phases = self.unit // p.stride[0]
         most = min(machine.registers - SPARE_REGISTERS - limit, COLUMN_ROWS)
         self.column_rows = choose_rows(-(-p.out[0] // self.phases), most)
-        self.column_steps = Steps(geometry, self.lanes, False, self.column_rows, limit)
+        self.column_steps = Steps(geometry, self.lanes, False, 1, self.column_rows, limit)
         self.span = (p.kernel[0] - 1) * p.dilation[0] + 1
         self.kept = max(0, self.span - p.stride[0])  # lines that a row of outputs shares with the next
         self.block = self.column_rows * self.phases

@@ -94,16 +94,17 @@ def _prepare_rows(geometry, machine, weight, bias):
         **wide_layout.offset_tables(layout, steps),
     }
     blocks = len(arrays["block_table"])
-    outputs = _outputs_of_task(g, blocks, weight.size)
+    outputs = _outputs_of_task(g, blocks, weight.size, steps.filters)
     images = arrays["image_table"] = wide_layout.image_table(layout, steps, outputs)
     pitch, staged_pitch, out_pitch = layout.pitches
     words = {
         "blocks": blocks,
         "images": len(images),
-        "outputs": outputs,
+        "outputs": outputs // steps.filters,
+        "filters": steps.filters,
         "out_step": math.prod(g.out) * size,
         "itemsize": size,
-        "tile": _tile(machine, g.dtype, layout.rows, steps.heights, layout.fold),
+        "tile": _tile(machine, g.dtype, steps.filters, layout.rows, steps.heights, layout.fold),
         "stage": _stage(machine, g.dtype, g.stride[2]),
         "channels": g.channels,
         "channel_step": math.prod(g.size) * size,
@@ -113,7 +114,7 @@ def _prepare_rows(geometry, machine, weight, bias):
         "stage_pitch": layout.stage_pitch * size,
         "stage_plane": layout.stage_plane * size,
         "phase_pitch": layout.phase_pitch * size,
-        "weights_step": arrays["weights"].strides[0],
+        "weights_step": arrays["weights"].strides[0],  # of `filters` output channels
         "pitch": pitch * size,
         "staged_pitch": staged_pitch * size,
         "out_pitch": out_pitch * size,
@@ -121,19 +122,23 @@ def _prepare_rows(geometry, machine, weight, bias):
     return _task(machine), wide_kernel.FRAME, words, blocks * len(images), layout.stage_size * size, arrays
 
 
-def _outputs_of_task(g, blocks, weights):
-    """Output channels of a group that share one staged patch: all, or a part of them that leaves enough to share."""
+def _outputs_of_task(g, blocks, weights, filters):
+    """Output channels of a group that share one staged patch: all, or a part of them that leaves enough to share.
+
+    A part has tiles of `filters` channels.
+    """
     wanted = 1 if g.batch * math.prod(g.out) * weights < SMALL else wide_layout.BLOCKS_WANTED
     others = g.batch * g.groups * blocks
-    shares = (count for count in range(1, g.outputs + 1) if g.outputs % count == 0 and others * count >= wanted)
-    return g.outputs // next(shares, g.outputs)
+    tiles = g.outputs // filters
+    shares = (count for count in range(1, tiles + 1) if tiles % count == 0 and others * count >= wanted)
+    return g.outputs // next(shares, tiles)
 
 
-def _tile(machine, dtype, rows, heights, fold):
+def _tile(machine, *key):
     def write(module):
-        wide_kernel.write_tile(Code(module, "tile", machine, "p" * 3 + "pip" * 2 + "i" * 4), dtype, rows, heights, fold)
+        wide_kernel.write_tile(Code(module, "tile", machine, "p" * 3 + "pip" * 2 + "i" * 5), *key)
 
-    return address("tile", (dtype, rows, heights, fold), machine, write)
+    return address("tile", key, machine, write)
 
 
 def _stage(machine, dtype, stride):

@@ -30,6 +30,7 @@ FRAME = (
     "images",
     "image_table",
     "outputs",
+    "filters",
     "out_step",
     "tile",
     "stage",
@@ -101,37 +102,49 @@ def _inside(code, first, low, high, kind):
     return Value(code, code.builder.icmp_unsigned("<", shifted.ir, narrow(high - low).ir))
 
 
-def write_tile(code, dtype, rows, heights, fold):
-    """Body of ``tile(source, out, bias, steps a, steps b, pitch, out_pitch, rows, columns)``.
+def write_tile(code, dtype, filters, rows, heights, fold):
+    """Body of ``tile(source, out, bias, steps a, steps b, pitch, out_step, out_pitch, rows, columns)``.
 
     Steps are three arguments each: their offsets, how many, and their weights.
 
-    With `fold`, output row r is the r-th vector of one long row, and a tile advances by all of them.
+    A tile holds `filters` output channels, `out_step` bytes apart, that share the inputs.  With `fold`, output row r
+    is the r-th vector of one long row, and a tile advances by all of them.
     """
     kind = code.vector(dtype)
-    source, out, bias, *lists, pitch, out_pitch, valid_rows, columns = code.arguments
+    source, out, bias, *lists, pitch, out_step, out_pitch, valid_rows, columns = code.arguments
     reach = kind.lanes * (rows if fold else 1)
 
     def steps(sums, height, offsets, count, weights, at):
         def step(n, weight, *sums):
             sums = list(sums)
-            taps = [(weight + k * kind.itemsize).broadcast(kind) for k in range(height)]
+            taps = [(weight + k * kind.itemsize).broadcast(kind) for k in range(filters * height)]
             line = at + (offsets + n * 8).load()
             for i in range(rows + height - 1):
                 loaded = line.load(kind)
+                if filters > 1:  # the next tile's: rows of many channels, 64 -> 64 channels, 3x3: +4 %
+                    code.prefetch(line + kind.bytes)
                 for k in range(max(0, i - rows + 1), min(height, i + 1)):
-                    sums[i - k] = sums[i - k].fma(loaded, taps[k])
+                    for f in range(filters):
+                        total = f * rows + i - k
+                        sums[total] = sums[total].fma(loaded, taps[f * height + k])
                 line = line + pitch
-            return weight + height * kind.itemsize, *sums
+            return weight + filters * height * kind.itemsize, *sums
 
         return code.loop(count, step, (weights, *sums))[1:]
 
     def tile(x):
-        sums = [bias.broadcast(kind)] * rows
+        to = out + x * kind.itemsize
+        if filters > 1:  # outputs lie too far apart for the hardware to ask for them: 3 -> 24 channels, 7x7: +8 %
+            for f in range(filters):
+                for r in range(rows):
+                    code.prefetch(to + out_step * f + out_pitch * r, write=True)
+        sums = [(bias + f * kind.itemsize).broadcast(kind) for f in range(filters) for _ in range(rows)]
         for height, (offsets, count, weights) in zip(heights, (lists[:3], lists[3:]), strict=True):
             if height:
                 sums = steps(sums, height, offsets, count, weights, source + x * kind.itemsize)
-        _store(code, sums, out + x * kind.itemsize, out_pitch, valid_rows, columns - x, kind, fold)
+        for f in range(filters):
+            _store(code, sums[f * rows : (f + 1) * rows], to, out_pitch, valid_rows, columns - x, kind, fold)
+            to = to + out_step
 
     code.loop(columns, tile, step=reach)
     code.finish()
@@ -329,13 +342,13 @@ def _compute_block(code, shared, image, block, source, out, staged):
     pitch = _pick(code, staged, shared["staged_pitch"], shared["pitch"])
 
     def output(o):
-        weight = weights + o * shared["weights_step"]
+        weight, first = weights + o * shared["weights_step"], o * shared["filters"]
         code.call(
             _pointer(code, shared["tile"]),
             [
                 source,
-                out + o * shared["out_step"],
-                bias + o * shared["itemsize"],
+                out + first * shared["out_step"],
+                bias + first * shared["itemsize"],
                 table("a", block["first_a"]),
                 block["count_a"],
                 weight + block["skip_a"],
@@ -343,6 +356,7 @@ def _compute_block(code, shared, image, block, source, out, staged):
                 block["count_b"],
                 weight + block["skip_b"],
                 pitch,
+                shared["out_step"],
                 shared["out_pitch"],
                 block["rows"],
                 block["columns"],

@@ -41,6 +41,15 @@ FOLDED_COLUMNS = 2048
 BLOCKS_WANTED = 16
 #: A staged patch stays under this, half of the smallest L2 cache in use (64 to 256 KiB measured alike).
 STAGE_BYTES = 128 << 10
+#: The same where several tiles of output channels read it, one after the other, and at most so many pieces of a row
+#: that is read in place (vgg_19:conv1_2 499 instead of 465, general:46 465 instead of 387 GFLOP/s with tiles of 4 x 4;
+#: patches of 16 to 32 KiB 465, of 128 KiB 443; Zen 5, 2026-11).
+SHARED_BYTES, SHARED_PIECES = 32 << 10, 16
+#: Output channels of a tile at most, rows of each where they are several, and the part of the registers that their
+#: taps may take.
+MOST_FILTERS, FILTERS_ROWS, TAPS_SHARE = 4, 8, 3 / 8
+#: Loads that an input vector counts for: most lie across two cache lines.
+SPLIT_LOADS = 1.75
 #: Registers that a tile needs besides its sums and weights: the input vector, and one to spare.
 SPARE_REGISTERS = 2
 
@@ -55,6 +64,8 @@ class Layout:
         The tile: `rows` vectors of `lanes`.
     fold : bool
         Whether the vectors of a tile follow each other in one image row.
+    filters : int
+        Output channels of a tile.
     columns : int
         Output columns that one staged patch serves.
     """
@@ -63,7 +74,13 @@ class Layout:
     lanes: int
     rows: int
     fold: bool
+    filters: int
     columns: int
+
+    @property
+    def shared(self):
+        """Whether several tiles of output channels read the same inputs."""
+        return self.geometry.outputs > self.filters
 
     @property
     def reach(self):
@@ -98,10 +115,10 @@ class Layout:
         return (-(-most // self.lanes) | 1) * self.lanes
 
     def patch_columns(self):
-        """Output columns of a patch that stays within `STAGE_BYTES`, all patches of a row about equal."""
-        g = self.geometry
+        """Output columns of a patch that stays in the cache, all patches of a row about equal."""
+        g, most_bytes = self.geometry, SHARED_BYTES if self.shared else STAGE_BYTES
         lines = self.staged_rows * g.kernel[0] * g.channels * g.stride[2]
-        most = max(self.reach, STAGE_BYTES // g.itemsize // lines - self.shift - 2 * self.lanes)
+        most = max(self.reach, most_bytes // g.itemsize // lines - self.shift - 2 * self.lanes)
         if self.fold:
             most = self.reach if self.shift > self.reach else min(most, max(self.reach, FOLDED_COLUMNS))
         patches = -(-g.out[2] // most)
@@ -165,6 +182,9 @@ class Layout:
         """Column ranges (first, last, staged) of a band of rows."""
         first, last = self.inside() if direct else (0, 0)
         piece = self.columns if self.fold else max(last - first, 1)
+        if self.shared:
+            pieces = -(-max(last - first, 1) // self.reach)
+            piece = min(piece, self.reach * -(-pieces // SHARED_PIECES))
         parts = (
             (0, first, self.columns, True),
             (first, last, piece, False),
@@ -221,17 +241,35 @@ def design(geometry, target):
     """Layout and steps for `geometry`: how tall a tile is, which way it lies, and how much of a row one patch holds."""
     lanes = target.lanes(geometry.dtype)
     fold = geometry.kernel[1] == 1 and (geometry.out[1] == 1 or (geometry.out[2] > lanes and geometry.kernel[2] > 1))
+    filters, rows, limit = _tile(geometry, target, lanes, fold)
+    layout = Layout(geometry, lanes, rows, fold, filters, 1)
+    steps = Steps(geometry, lanes, fold, filters, rows, limit)
+    return dataclasses.replace(layout, columns=layout.patch_columns()), steps
+
+
+def _tile(geometry, target, lanes, fold):
+    """The cheapest tile: output channels, vectors of each, and taps of a step at most.
+
+    A round takes as long as its multiply-adds or its loads, and the loads are waited for besides: they come from the
+    second-level cache where channels are many.
+    """
     longest = max(map(len, strands(geometry, lanes, fold)))
-    limit = min(longest, target.registers // REGISTERS_PER_TAP)
-    tile_step = 1 if fold else geometry.row_unit // geometry.stride[1]
-    extent = -(-geometry.out[2] // lanes) if fold else -(-geometry.out[1] // tile_step)
+    step = 1 if fold else geometry.row_unit // geometry.stride[1]
+    extent = -(-geometry.out[2] // lanes) if fold else -(-geometry.out[1] // step)
     images = geometry.batch * geometry.groups * geometry.out[0]
-    most = min(target.registers - SPARE_REGISTERS - limit, max(ROWS_ON_PAGES, -(-extent * images // BLOCKS_WANTED)))
+    most = max(ROWS_ON_PAGES, -(-extent * images // BLOCKS_WANTED))
     if not fold:
-        most = min(most, ROWS_ON_PAGES if tile_step * geometry.out[2] * geometry.itemsize >= PAGE else ROWS)
-    rows = choose_rows(extent, most)
-    layout = Layout(geometry, lanes, rows, fold, 1)
-    return dataclasses.replace(layout, columns=layout.patch_columns()), Steps(geometry, lanes, fold, rows, limit)
+        most = min(most, ROWS_ON_PAGES if step * geometry.out[2] * geometry.itemsize >= PAGE else ROWS)
+    best, best_cost = None, math.inf
+    for filters in (f for f in range(1, MOST_FILTERS + 1) if geometry.outputs % f == 0):
+        taps = target.registers // REGISTERS_PER_TAP if filters == 1 else int(target.registers * TAPS_SHARE) // filters
+        limit, bound = min(longest, taps), most if filters == 1 else FILTERS_ROWS
+        rows = choose_rows(extent, min(bound, (target.registers - SPARE_REGISTERS) // filters - limit))
+        products, loads = filters * rows * limit, SPLIT_LOADS * (rows + limit - 1) + filters * limit
+        cost = (max(products, loads) + loads) / (filters * limit) * -(-extent // rows)
+        if cost < best_cost:
+            best, best_cost = (filters, rows, limit), cost
+    return best
 
 
 def _depths(g):
@@ -253,7 +291,7 @@ def _step_columns(layout, steps, rectangles):
             first, count = np.array([skippable(layout, taps, rectangle) for rectangle in rectangles]).T
             count = count * depth_count
         columns["first_" + name], columns["count_" + name] = first, count
-        columns["skip_" + name] = (passed + first * height) * g.itemsize
+        columns["skip_" + name] = (passed + first * height) * steps.filters * g.itemsize
         passed += len(taps) * height
     return columns
 

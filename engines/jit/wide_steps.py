@@ -102,7 +102,7 @@ def _split(count, tall, short):
     return None
 
 
-def choose_heights(counts, rows, limit):
+def choose_heights(counts, filters, rows, limit):
     """Two step heights into which every run length of `counts` (length -> runs) can be cut, with the fewest loads."""
     best = None
     for tall in range(1, min(limit, max(counts)) + 1):
@@ -111,8 +111,9 @@ def choose_heights(counts, rows, limit):
             if None in cuts.values():
                 continue
             loads = sum(
-                runs * (cuts[count][0] * (rows + 2 * tall - 1) + cuts[count][1] * (rows + 2 * short - 1))
+                runs * (talls * (rows - 1 + (1 + filters) * tall) + shorts * (rows - 1 + (1 + filters) * short))
                 for count, runs in counts.items()
+                for talls, shorts in [cuts[count]]
             )
             if best is None or loads < best[0]:
                 best = loads, (tall, short)
@@ -131,18 +132,21 @@ class Steps:
 
     Attributes
     ----------
+    filters : int
+        Output channels that a tile computes from the same inputs.
     heights : (int, int)
         Taps of a tall and of a short step; the second may be 0.
     taps : list of two int arrays [steps, height, 4]
         `CHANNEL`, `KZ`, `KY`, `KX` of every tap.
     """
 
-    def __init__(self, geometry, lanes, fold, rows, limit):
+    def __init__(self, geometry, lanes, fold, filters, rows, limit):
+        self.filters = filters
         runs = strands(geometry, lanes, fold)
         counts = {}
         for run in runs:
             counts[len(run)] = counts.get(len(run), 0) + 1
-        self.heights = choose_heights(counts, rows, limit)
+        self.heights = choose_heights(counts, filters, rows, limit)
         pieces = [], []
         for run in runs:
             at = 0
@@ -169,7 +173,11 @@ class Steps:
         return taps[np.lexsort([first[:, key] for key in reversed(keys)])]
 
     def pack(self, weight):
-        """Weights [outputs, channels, kz, ky, kx] in the order of the steps: [outputs, taps]."""
-        shape = weight.shape[1:]
-        flat = [np.ravel_multi_index(tuple(taps.reshape(-1, 4).T), shape) for taps in self.taps]
-        return np.ascontiguousarray(weight.reshape(len(weight), -1)[:, np.concatenate(flat)])
+        """Weights [outputs, channels, kz, ky, kx] in the order of the steps: [outputs / filters, step, filter, tap]."""
+        shape, count = weight.shape[1:], len(weight) // self.filters
+        weight = weight.reshape(count, self.filters, -1)
+        parts = []
+        for taps in self.taps:
+            places = np.ravel_multi_index(tuple(taps.transpose(2, 0, 1)), shape)
+            parts.append(weight[:, :, places].swapaxes(1, 2).reshape(count, -1))
+        return np.ascontiguousarray(np.concatenate(parts, axis=1))
