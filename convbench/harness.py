@@ -112,9 +112,10 @@ def run(bench: Bench, progress) -> Report:
     rows = [_row(problem, done[problem.name], metrics) for problem in bench.problems]
     threads = settings.get_num_threads()
     limits = measure_limits(threads)  # for the roofline
-    progress.update(task, description="1 to all threads")
-    scaled = scaling.measure(rows, threads, bench.session().image)
-    described = _describe_run(bench) | _describe_peers(bench, rows)
+    progress.update(task, description="1 to all threads (Ctrl-C skips it)")
+    with _terminated_like_interrupted():
+        scaled, cut = scaling.measure(rows, threads, bench.session().image)
+    described = _describe_run(bench) | _describe_peers(bench, rows) | ({"thread scaling": cut} if cut else {})
     return Report(describe_machine(), described, rows, limits.peaks, limits.bandwidth, scaled)
 
 

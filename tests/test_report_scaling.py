@@ -1,6 +1,8 @@
 """Thread scaling: which problems, which numbers of threads, what the report keeps and draws."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -18,7 +20,7 @@ def _row(name, median, suite="given", engine="direct"):
         TEXT,
         "",
         "direct",
-        {engine: Entry(None, median, median, median, 5, regret=1.0), "fft": Entry("no")},
+        {engine: Entry(None, median, median, median, 5, regret=1.0, variant="wide"), "fft": Entry("no")},
     )
 
 
@@ -30,20 +32,65 @@ def test_threads_double_up_to_all(most, counts):
 def test_the_longest_of_each_suite_are_taken_but_no_other_library_and_nothing_endless():
     rows = [_row("a", 1e-3), _row("b", 3e-3), _row("c", 2e-3), _row("endless", 9.0), _row("d", 1e-3, "cnn"),
             _row("theirs", 4e-3, engine="torch")]  # fmt: skip
-    assert [(row.name, name) for row, name in scaling.chosen(rows)] == [
-        ("b", "direct"), ("c", "direct"), ("d", "direct")]  # fmt: skip
+    assert [(task.problem, task.engine, task.variant) for task in scaling.chosen(rows, 2)] == [
+        ("b", "direct", "wide"), ("c", "direct", "wide"), ("d", "direct", "wide")]  # fmt: skip
+    assert [task.problem for task in scaling.chosen(rows, 20)] == ["c", "a", "d"]  # 3 ms x 20 are too long
 
 
-def test_a_run_is_timed_at_every_number_of_threads_and_leaves_the_setting():
+def test_a_problem_is_timed_at_every_number_of_threads_and_leaves_the_setting():
     before = settings.get_num_threads()
-    found = scaling.measure([_row("a", 1e-3)], 2, seconds=0.01)
-    assert [(one.problem, one.engine, [point.threads for point in one.points]) for one in found] == [
-        ("a", "direct", [1, 2])
-    ], TEXT
-    assert all(0 < point.q1 <= point.median <= point.q3 for point in found[0].points), TEXT
+    found = scaling.measure_one(scaling.Task("a", TEXT, "direct"), 3, "", 2.0)
+    assert (found.problem, found.engine, [point.threads for point in found.points]) == ("a", "direct", [1, 2, 3]), TEXT
+    assert all(0 < point.q1 <= point.median <= point.q3 for point in found.points), TEXT
     assert settings.get_num_threads() == before
-    assert scaling.measure([_row("a", 1e-3)], 1) == []
-    assert scaling.measure([], 2) == []
+
+
+def test_the_fastest_variant_is_timed(monkeypatch):
+    asked = []
+    monkeypatch.setattr(scaling.planning, "variant_of", lambda engine, spec, variant: asked.append(variant) or engine)
+    scaling.measure_one(scaling.Task("a", TEXT, "direct", "wide"), 2, "", 0.01)
+    assert asked == ["wide"], TEXT
+
+
+def test_the_process_measures_and_says_so():
+    found, why = scaling.measure([_row("a", 1e-3)], 2, seconds=2.0, grace=60.0)
+    assert why == ""
+    assert [(one.problem, [point.threads for point in one.points]) for one in found] == [("a", [1, 2])], TEXT
+    assert scaling.measure([_row("a", 1e-3)], 1) == ([], "")
+    assert scaling.measure([], 2) == ([], "")
+
+
+DONE = json.dumps({"problem": "a", "engine": "direct", "points": [vars(point) for point in TWO]})
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (f"print({DONE!r}, flush=True); raise MemoryError('no room')", "1 of 2 problems: MemoryError: no room"),
+        (f"print({DONE!r}, flush=True); import os; os.abort()", "1 of 2 problems: exit code -6"),
+        (f"print({DONE!r}, flush=True); print('half', end='', flush=True); import time; time.sleep(600)",
+         "1 of 2 problems: it took over 3 s"),
+        (f"print({DONE!r})", "1 of 2 problems: 1 s were not enough"),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(sys.platform == "win32", reason="ends a process by a signal")
+def test_whatever_becomes_of_the_process_what_it_has_done_stays(code, why, monkeypatch):
+    run = scaling._run
+    monkeypatch.setattr(scaling, "_run", lambda command, limit: run([sys.executable, "-c", code], limit))
+    found = scaling.measure([_row("a", 1e-3), _row("b", 1e-3)], 2, seconds=1.0, grace=2.0)
+    assert found == ([Scaling("a", "direct", TWO)], why)
+
+
+def test_ctrl_c_ends_the_step_alone(monkeypatch):
+    class Interrupted(subprocess.Popen):
+        def communicate(self, *_, timeout=None):
+            if timeout is not None:
+                raise KeyboardInterrupt
+            return super().communicate()
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    found, why = scaling.measure([_row("a", 1e-3)], 2)
+    assert (found, why) == ([], "0 of 1 problems: interrupted")
 
 
 def test_the_report_keeps_it_and_refuses_what_is_none(tmp_path):

@@ -53,7 +53,7 @@ def measure(spec: ConvSpec, session: Session) -> dict:
     dict
         ``text``, ``auto`` (the engine that the judge picks unmeasured), ``wall`` (seconds spent)
         and ``engines``: by name a dict of ``refused`` and, where that is None, ``median``, ``q1``,
-        ``q3`` and ``samples`` of the fastest variant, ``modelled`` (the median of the variant that is
+        ``q3`` and ``samples`` of the fastest ``variant``, ``modelled`` (the median of the variant that is
         predicted to be the fastest), ``variants`` (medians, quartiles and samples of all), ``plan_seconds``
         (planning the fastest variant once, code generation included), ``error``, ``bound``, ``agrees``,
         ``workspace_bytes`` and ``version``.
@@ -93,7 +93,7 @@ def _enter(entry, variant, timing, plan_seconds):
     entry.setdefault("modelled", timing["median"])
     entry.setdefault("variants", {})[variant] = timing
     if timing["median"] <= entry.get("median", timing["median"]):
-        entry.update(timing, plan_seconds=plan_seconds)
+        entry.update(timing, variant=variant, plan_seconds=plan_seconds)
 
 
 def prepare_one(session: Session, name: str, engine: str) -> Callable[[], object]:

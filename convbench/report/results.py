@@ -35,6 +35,8 @@ class Entry:
         Median seconds of the variant that the engine picks unmeasured; None where there is but one.
     plan_seconds : float or None
         Of planning once, generated code and transforms of the weight included; None where it was not taken.
+    variant : str
+        The engine's fastest; empty where there is but one, or it was not taken.
     """
 
     refused: str | None = None
@@ -50,6 +52,7 @@ class Entry:
     version: str = ""
     modelled: float | None = None
     plan_seconds: float | None = None
+    variant: str = ""
 
 
 @dataclass(frozen=True)
