@@ -24,6 +24,7 @@ from convbench.timing import within_limit
 PER_SUITE = 2  # the problems whose fastest engine takes longest: there is something to share out
 LONGEST_CALL = 0.05  # seconds on one thread, were all threads of use: with longer ones a round takes half a second
 SECONDS = 10.0  # all problems together, planning included
+EACH_SECONDS = 2.0  # one problem at most
 GRACE_SECONDS = 4.0  # for the process to start, and for what has begun when the time is over
 
 
@@ -116,7 +117,7 @@ def main(job: str) -> None:
     asked = json.loads(job)
     end = time.perf_counter() + asked["seconds"]
     for left, task in zip(range(len(asked["tasks"]), 0, -1), asked["tasks"], strict=True):
-        seconds = (end - time.perf_counter()) / left
+        seconds = min(EACH_SECONDS, (end - time.perf_counter()) / left)
         if seconds <= 0:
             return
         found = measure_one(Task(**task), asked["most"], asked["image"], seconds)

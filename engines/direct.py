@@ -1,11 +1,12 @@
 """Direct convolution: the sum itself, by kernels generated for the shape and the processor.
 
-Three families of code compute it, and `family` says which for a problem:
+Four families of code compute it, and `family` says which for a problem:
 
-dense  vectors along the output channels, pixels broadcast (`jit.dense`): many output channels; or, for
-       pointwise layers, the matrix product with vectors along the pixels (`jit.product`);
-wide   vectors along the output width (`jit.wide`): images, depthwise and few output channels;
-loops  compiled plain loops (`loops`): every other dtype.
+dense      vectors along the output channels, pixels broadcast (`jit.dense`): many output channels; or, for
+           pointwise layers, the matrix product with vectors along the pixels (`jit.product`);
+wide       vectors along the output width (`jit.wide`): images, depthwise and few output channels;
+depthwise  vectors along the channels of channels-last arrays (`jit.depthwise`);
+loops      compiled plain loops (`loops`): every other dtype.
 
 No transform, no patch matrix: every product is made once, from the arrays as they lie.  It wins
 wherever a transform does not save arithmetic.
@@ -46,6 +47,12 @@ PRODUCT_TAP = 1.12  # a product of a matrix product
 PRODUCT_STORE = 7  # an output vector of a matrix product
 PRODUCT_COPY = 1.1  # a vector of its input: each is copied
 PRODUCT_SPREAD = 90  # the same where pixels have a stride
+# Not fitted, but from counts of operations: a row of taps over a tile of 14 pixels is about 1.2 instructions for each
+# slot of a multiply-add (the pixel's load, its address, the tap's load); an output vector begins and ends with two
+# loads, a store and its part of a tile's 40 cycles. Transposing copies move about an element per cycle.
+DEPTHWISE_TAP = 1.2
+DEPTHWISE_STORE = 9
+TRANSPOSED_ELEMENT = 2
 LOOP_SHARE = 0.04
 WORTH_A_TRY = 4.0  # a family that costs so many times the best by the model is not measured
 LANE_BYTES = 64
@@ -55,7 +62,7 @@ BAND_BYTES = 4 << 20  # scratch per thread at most
 
 
 def family(spec: ConvSpec) -> str:
-    """Which code computes `spec`: "dense", "product", "wide" or "loops"."""
+    """Which code computes `spec`: "dense", "product", "wide", "depthwise" or "loops"."""
     if spec.dtype not in GENERATED_DTYPES:
         return "loops"
     costs = works(spec)
@@ -67,12 +74,21 @@ def works(spec):
     costs = {"dense": _dense_work(spec), "wide": _wide_work(spec)}
     if _is_product(spec):
         costs["product"] = _product_work(spec)
+    if _is_depthwise(spec):
+        costs["depthwise"] = _depthwise_work(spec)
+        costs["wide"] += TRANSPOSED_ELEMENT * (math.prod(spec.input_shape) + math.prod(spec.output_shape))
     return costs
 
 
 def _is_product(spec):
     """Whether `spec` is a matrix product with neighbouring pixels next to each other."""
     return set(spec.kernel) == {1} and not any(map(any, spec.padding)) and spec.memory_format == "channels_first"
+
+
+def _is_depthwise(spec):
+    """Whether `spec` has one filter for each channel, and its channels next to each other."""
+    one_each = 1 < spec.groups == spec.in_channels == spec.out_channels
+    return one_each and spec.memory_format == "channels_last"
 
 
 def _ceil(a, b):
@@ -116,11 +132,17 @@ def _product_work(spec):
     return vectors * (spec.out_channels * (PRODUCT_TAP * inputs + PRODUCT_STORE) + copy * spec.in_channels)
 
 
+def _depthwise_work(spec):
+    """Cost of vectors along the channels of a channels-last depthwise problem."""
+    vectors = spec.batch * math.prod(spec.output_spatial) * _ceil(spec.groups, LANE_BYTES // spec.itemsize)
+    return vectors * (DEPTHWISE_TAP * math.prod(spec.kernel) + DEPTHWISE_STORE)
+
+
 class Direct(Engine):
     """The sum itself, by kernels generated for the shape and the processor."""
 
     name = "direct"
-    version = "3"
+    version = "4"
     summary = "the sum itself, by vector code generated for the shape and the processor"
     exact_integers = True
     fuses_bias = True
@@ -137,24 +159,29 @@ class Direct(Engine):
     def variants(self, spec: ConvSpec) -> tuple[Engine, ...]:
         """A variant for each family that computes `spec` and is not far behind by the model."""
         known = platform.machine().lower() in PROCESSORS  # asked without loading the compiler
-        if spec.dtype not in GENERATED_DTYPES or spec.memory_format == "channels_last" or not known:
+        one_way = spec.memory_format == "channels_last" and not _is_depthwise(spec)
+        if spec.dtype not in GENERATED_DTYPES or one_way or not known:
             return (self,)
         costs = works(spec)
         near = [name for name in sorted(costs, key=costs.get) if costs[name] <= WORTH_A_TRY * min(costs.values())]
         return tuple(Direct(name) for name in near)
 
     def takes_channels_last(self, spec: ConvSpec) -> bool:
-        """The dense kernels read and write both formats."""
-        return family(spec) == "dense"
+        """The dense kernels read and write both formats, the depthwise ones this."""
+        return (self.variant or family(spec)) in ("dense", "depthwise")
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
-        """Packed weights, with lanes filled up, and each thread's band of the input."""
+        """Packed weights, with lanes filled up, and each thread's band of the input.
+
+        Depthwise and channels-last, the transposed arrays of the variant that needs them, too.
+        """
         packed = math.prod(spec.weight_shape) * np.dtype(computed_dtype(spec.dtype)).itemsize
         if family(spec) == "loops":
             return packed
         lanes = LANE_BYTES // spec.itemsize
         filters = spec.out_channels // spec.groups
-        return packed * -(-filters // lanes) * lanes // filters + min(BAND_BYTES, spec.data_bytes)
+        copies = spec.data_bytes if _is_depthwise(spec) and not self.variant else 0
+        return packed * -(-filters // lanes) * lanes // filters + min(BAND_BYTES, spec.data_bytes) + copies
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """The family's work at the peak, or the arrays through memory."""
@@ -189,9 +216,10 @@ class Direct(Engine):
 def _plan_class(family):
     """The plan of generated code."""
     with forks.held_off:
-        from .jit import dense, product, wide
+        from .jit import dense, depthwise, product, wide
 
-    return {"dense": dense.DensePlan, "product": product.ProductPlan, "wide": wide.WidePlan}[family]
+    plans = {"dense": dense.DensePlan, "product": product.ProductPlan, "wide": wide.WidePlan}
+    return {**plans, "depthwise": depthwise.DepthwisePlan}[family]
 
 
 def generates_code() -> bool:

@@ -28,6 +28,7 @@ from convbench.engines.fft import uncovered
 from convbench.engines.jit import (
     dense,
     dense_layout,
+    depthwise,
     patches,
     patches_layout,
     product,
@@ -144,6 +145,15 @@ def plane_specs(draw):
     """Depthwise, in small planes."""
     axes = _axes(draw, 2, {2: 9}, {2: 20}, (1, 1, 2, 3), draw(st.sampled_from((0, 5))))
     return _spec(draw, draw(st.sampled_from((16, 17, 33, 40))), 1, 1, axes)
+
+
+@st.composite
+def depthwise_specs(draw):
+    """Depthwise, channels-last: fewer channels than lanes, some vectors of them, and every kind of border."""
+    ndim, most_padding = draw(st.integers(1, 3)), draw(st.sampled_from((0, 2, 9)))
+    axes = _axes(draw, ndim, {1: 12, 2: 9, 3: 3}, {1: 90, 2: 20, 3: 6}, (1, 1, 2, 3), most_padding)
+    channels = draw(st.sampled_from((1, 2, 3, 5, 7, 8, 9, 16, 17, 31, 40)))
+    return _spec(draw, channels, 1, 1, axes, ("channels_last",))
 
 
 @st.composite
@@ -352,6 +362,7 @@ FAMILIES = {
     "dense in blocks of k": Family(dense_specs, dense.DensePlan, small_blocks),
     "product": Family(product_specs, product.ProductPlan),
     "product in blocks of k": Family(product_specs, product.ProductPlan, small_blocks),
+    "depthwise": Family(depthwise_specs, depthwise.DepthwisePlan),
     "wide rows": Family(row_specs, wide.WidePlan),
     "wide planes": Family(plane_specs, wide.WidePlan),
     "wide sweeps": Family(sweep_specs, wide.WidePlan),

@@ -15,6 +15,7 @@ import convbench
 from convbench import ConvSpec, registry
 from convbench.engines.jit import compile as compiler
 from convbench.engines.jit.dense import DensePlan
+from convbench.engines.jit.depthwise import DepthwisePlan
 from convbench.engines.jit.target import levels, target
 from convbench.engines.jit.vector import Code, Kind
 from convbench.engines.jit.wide import WidePlan
@@ -23,6 +24,10 @@ from convbench.verify import expected, measured_error
 PROBLEMS = (
     (DensePlan, ConvSpec(2, 19, 37, spatial=(13, 17), kernel=(3, 3), padding=((1, 2), (0, 1)), stride=(1, 2))),
     (DensePlan, ConvSpec(1, 24, 66, spatial=(9, 9), kernel=(1, 1), dtype="float64", memory_format="channels_last")),
+    (
+        DepthwisePlan,
+        ConvSpec(2, 37, 37, spatial=(9, 31), kernel=3, padding=1, groups=37, memory_format="channels_last"),
+    ),
     (WidePlan, ConvSpec(1, 1, 1, spatial=(40, 53), kernel=(5, 7), padding=(2, 3))),
     (WidePlan, ConvSpec(1, 3, 2, spatial=(300,), kernel=(31,), dilation=2, dtype="float64")),
     (WidePlan, ConvSpec(2, 36, 36, spatial=(14, 14), kernel=(3, 3), padding=1, stride=2, groups=36)),

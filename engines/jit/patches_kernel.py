@@ -50,38 +50,38 @@ def write_task(module, dtype, stride, target):
 def _gather(code, fixed, task, source, patches, kind, stride):
     """Copy what every group, copied tap and channel reads, in this order.
 
-    Rows follow each other, so that what a vector writes beyond the end of one is overwritten by the next.
+    Rows follow each other, so that what a vector writes beyond the end of one is overwritten by the next.  What depends
+    on the tap only is worked out once for all channels.
     """
-    item = kind.itemsize
+    item, channels = kind.itemsize, fixed["group_channels"]
 
-    def over_taps(number):
-        tap = Record(fixed.pointer("taps") + number * size(TAP), TAP)
-        z, first = task["slice"] + tap["depth"], task["row"] + tap["row"]
-        column = task["column"] + tap["column"]
-        copy = _RowCopy(code, kind, stride, column, task["columns"], fixed["width"])
-        line = source + z * fixed["slice_bytes"] + first * fixed["row_bytes"] + column * item
-        read = z.compare(">=", 0) & z.compare("<", fixed["depth"]) & copy.some
-        # Rows [begin, end) of the copy are rows of the input.
-        begin = _rounded_up(first * -1, fixed["row_stride"]).least(task["rows"])
-        end = _rounded_up(fixed["height"] - first, fixed["row_stride"]).least(task["rows"]).most(begin)
-        begin, end = (read.choose(bound, task["rows"]) for bound in (begin, end))
+    def over_groups(group, to):
+        plane = source + group * channels * fixed["channel_bytes"]
 
-        def over_groups(group):
-            channels = fixed["group_channels"]
-            place = patches + (group * fixed["tap_count"] + number) * channels * task["pitch"]
+        def over_taps(number, to):
+            tap = Record(fixed.pointer("taps") + number * size(TAP), TAP)
+            z, first = task["slice"] + tap["depth"], task["row"] + tap["row"]
+            column = task["column"] + tap["column"]
+            copy = _RowCopy(code, kind, stride, column, task["columns"], fixed["width"])
+            line = plane + z * fixed["slice_bytes"] + first * fixed["row_bytes"] + column * item
+            read = z.compare(">=", 0) & z.compare("<", fixed["depth"]) & copy.some
+            # Rows [begin, end) of the copy are rows of the input.
+            begin = _rounded_up(first * -1, fixed["row_stride"]).least(task["rows"])
+            end = _rounded_up(fixed["height"] - first, fixed["row_stride"]).least(task["rows"]).most(begin)
+            begin, end = (read.choose(bound, task["rows"]) for bound in (begin, end))
 
-            def over_channels(channel, there):
-                copy.zeros(there, 0, begin * task["columns"])
-                here = line + (group * channels + channel) * fixed["channel_bytes"]
-                copy.rows(here, fixed["row_stride"] * fixed["row_bytes"], there, begin, end)
-                copy.zeros(there, end * task["columns"], task["rows"] * task["columns"])
-                return [there + task["pitch"]]
+            def over_channels(channel, to):
+                copy.zeros(to, 0, begin * task["columns"])
+                here = line + channel * fixed["channel_bytes"]
+                copy.rows(here, fixed["row_stride"] * fixed["row_bytes"], to, begin, end)
+                copy.zeros(to, end * task["columns"], task["rows"] * task["columns"])
+                return [to + task["pitch"]]
 
-            code.loop(channels, over_channels, [place])
+            return code.loop(channels, over_channels, [to])[-1:]
 
-        code.loop(task["groups"], over_groups)
+        return code.loop(fixed["tap_count"], over_taps, [to])[-1:]
 
-    code.loop(fixed["tap_count"], over_taps)
+    code.loop(task["groups"], over_groups, [patches])
 
 
 def _rounded_up(number, step):

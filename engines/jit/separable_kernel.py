@@ -196,6 +196,7 @@ def _staged_rows(code, shared, kind, count, strip, source, lines, weights, patch
                 shared["row_short"],
                 weights + shared["row_tall_bytes"],
                 kind.bytes,
+                0,
                 kind.bytes,
                 shared["row_vectors"],
                 strip["lanes"],
@@ -238,6 +239,7 @@ def _column_tile(code, shared, which, lines, out, rows, columns):
         shared["column_short"],
         weights + shared["column_tall_bytes"],
         shared["tile_pitch"],
+        0,  # the tile has one output channel
         shared["tile_out_pitch"],
         rows,
         columns,

@@ -162,9 +162,9 @@ class Layout:
         """Addresses of the compiled functions."""
         p = self.problem
         kind = machine, p.dtype
-        tile = _tile(*kind, self.column_rows, self.column_steps.heights, False)
+        tile = _tile(*kind, 1, self.column_rows, self.column_steps.heights, False)
         if not self.shifted:
-            row_filter = _tile(*kind, self.row_vectors, self.row_steps.heights, True)
+            row_filter = _tile(*kind, 1, self.row_vectors, self.row_steps.heights, True)
             return {"row_filter": row_filter, "column_tile": tile, "stage": _stage(*kind, p.stride[1])}
         key = p.dtype, p.kernel[1], p.dilation[1], self.row_vectors
 
