@@ -19,7 +19,7 @@ from convbench.benchmarks.contest import arrays, planned
 from convbench.registry import get
 from convbench.report.results import Point, Row, Scaling
 from convbench.spec import ConvSpec
-from convbench.timing import within_limit
+from convbench.timing import samples_within_limit, summarise, thinned
 
 PER_SUITE = 2  # the problems whose fastest engine takes longest: there is something to share out
 LONGEST_CALL = 0.05  # seconds on one thread, were all threads of use: with longer ones a round takes half a second
@@ -138,8 +138,12 @@ def measure_one(task: Task, most: int, image: str, seconds: float) -> Scaling:
     counts = thread_counts(most)
     first = [1, most, *counts[1:-1]]  # the two that tell most come first
     makers = {threads: lambda threads=threads: at(threads) for threads in first}
-    timings, _ = within_limit(makers, seconds, drop_beyond=float("inf"))
-    points = [Point(threads, **asdict(timings[threads])) for threads in counts if threads in timings]
+    samples, _ = samples_within_limit(makers, seconds, drop_beyond=float("inf"))
+    points = [
+        Point(threads, **asdict(summarise(samples[threads])), times=thinned(samples[threads]))
+        for threads in counts
+        if threads in samples
+    ]
     return Scaling(task.problem, task.engine, points)
 
 

@@ -37,6 +37,8 @@ class Entry:
         Of planning once, generated code and transforms of the weight included; None where it was not taken.
     variant : str
         The engine's fastest; empty where there is but one, or it was not taken.
+    times : list of float
+        Some of the samples, seconds in the order of time; empty where they were not kept.
     """
 
     refused: str | None = None
@@ -53,6 +55,7 @@ class Entry:
     modelled: float | None = None
     plan_seconds: float | None = None
     variant: str = ""
+    times: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Point:
-    """Seconds of a call at a number of threads: median and quartiles of `samples` samples."""
+    """Seconds of a call at a number of threads: median and quartiles of `samples` samples, and some of these."""
 
     threads: int
     median: float
     q1: float
     q3: float
     samples: int
+    times: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
