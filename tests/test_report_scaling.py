@@ -107,13 +107,13 @@ def test_the_report_keeps_it_and_refuses_what_is_none(tmp_path):
 
 def test_the_figure_has_the_ideal_and_a_line_for_each_problem():
     pytest.importorskip("matplotlib")
-    from convbench.report import plots, texts, threads
+    from convbench.report import bands, plots, texts, threads
 
     report = Report({}, {}, [_row("a", 2e-3)], scaling=[Scaling("a", "direct", TWO)])
-    assert threads.speedups(report.scaling[0]) == {1: pytest.approx((1, 4 / 4.2, 4 / 3.9)),
-                                                   2: pytest.approx((2, 1.6, 4 / 1.9))}  # fmt: skip
+    found = threads.speedups(report.scaling[0], bands.Bands(TWO))
+    assert found == {1: pytest.approx((1, 4 / 4.2, 4 / 3.9)), 2: pytest.approx((2, 1.6, 4 / 1.9))}
     drawn = plots.plots(report, "direct")["scaling"][0].svg
-    for text in ("ideal", "a, direct", "speed-up over one thread", "2×"):
+    for text in ("ideal", "a, direct", "speed-up over one thread", "2×", "band: quartiles"):
         assert text in drawn
     assert not any("Thread scaling" in note for note in texts.absent(report))
     without = Report({}, {}, report.rows)

@@ -20,8 +20,8 @@ def sections(base: str) -> dict[str, tuple[str, str]]:
         ),
         "curves": (
             "Where the lead changes",
-            "Median time of one call over the kernel's width, both logarithmic; the band spans the quartiles. Dashed: "
-            "the kernel width at which the lead passes on, interpolated between the measured ones.",
+            "Median time of one call over the kernel's width, both logarithmic. Dashed: the kernel "
+            "width at which the lead passes on, interpolated between the measured ones.",
         ),
         "suites": (
             "Layers and signals",
@@ -40,7 +40,8 @@ def sections(base: str) -> dict[str, tuple[str, str]]:
         "scaling": (
             "Thread scaling",
             "One thread's time / the time at so many threads, for the engine that was the fastest at all of them, on "
-            "the problems of each suite that take longest; the band spans the quartiles. Dashed: the ideal.",
+            "the problems of each suite that take longest. The band is that of the time at so many threads. Dashed: "
+            "the ideal.",
         ),
     }
 

@@ -1,18 +1,23 @@
-"""Thread scaling as a figure: the speed-up over one thread, the quartiles as bands, beside the ideal."""
+"""Thread scaling as a figure: the speed-up over one thread, with bands, beside the ideal."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
+from convbench.report.bands import ALPHA, Bands
 from convbench.report.results import Report, Scaling
 from convbench.report.style import INK, MARKERS, PALETTE, SOFT
 
 
-def speedups(scaling: Scaling) -> dict[int, tuple[float, float, float]]:
-    """By threads: one thread's median / the median there, and / its upper and lower quartile."""
+def speedups(scaling: Scaling, bands: Bands) -> dict[int, tuple[float, float, float]]:
+    """By threads: one thread's median / the median there, and / the upper and lower edge of its band."""
     one = scaling.points[0].median
-    return {point.threads: (one / point.median, one / point.q3, one / point.q1) for point in scaling.points}
+    edges = zip(*bands.limits(scaling.points), strict=True)
+    return {
+        point.threads: (one / point.median, one / high, one / low)
+        for point, (low, high) in zip(scaling.points, edges, strict=True)
+    }
 
 
 def scaling_plot(report: Report) -> Figure:
@@ -21,11 +26,12 @@ def scaling_plot(report: Report) -> Figure:
     axes = figure.add_subplot()
     counts = sorted({point.threads for scaling in report.scaling for point in scaling.points})
     axes.plot(counts, counts, color=SOFT, linestyle="--", linewidth=1.2, label="ideal", zorder=1)
+    bands = Bands([point for scaling in report.scaling for point in scaling.points])
     for position, scaling in enumerate(report.scaling):
-        found = speedups(scaling)
+        found = speedups(scaling, bands)
         middle, low, high = zip(*found.values(), strict=True)
         colour = PALETTE[position % len(PALETTE)]
-        axes.fill_between(list(found), low, high, color=colour, alpha=0.18, lw=0)
+        axes.fill_between(list(found), low, high, color=colour, alpha=ALPHA, lw=0)
         axes.plot(list(found), middle, marker=MARKERS[position % len(MARKERS)], color=colour, markersize=5,
                   linewidth=1.4, markeredgecolor=INK, markeredgewidth=0.3,
                   label=f"{scaling.problem}, {scaling.engine}")  # fmt: skip
@@ -38,5 +44,6 @@ def scaling_plot(report: Report) -> Figure:
     axes.grid()
     axes.set_xlabel("threads")
     axes.set_ylabel("speed-up over one thread")
-    figure.legend(loc="outside lower left", ncols=1)
+    handles, _ = axes.get_legend_handles_labels()
+    figure.legend(handles=[*handles, bands.handle], loc="outside lower left", ncols=1)
     return figure
