@@ -132,13 +132,20 @@ def measure_one(task: Task, most: int, image: str, seconds: float) -> Scaling:
     way = planning.variant_of(get(task.engine), spec, task.variant)
 
     def at(threads):
-        with _threads(threads):
-            return planned(way, spec, x, weight)
+        _use(threads)
+        call = planned(way, spec, x, weight)
+
+        def run():
+            _use(threads)  # a plan computes on as many as there are now
+            call()
+
+        return run
 
     counts = thread_counts(most)
     first = [1, most, *counts[1:-1]]  # the two that tell most come first
     makers = {threads: lambda threads=threads: at(threads) for threads in first}
-    samples, _ = samples_within_limit(makers, seconds, drop_beyond=float("inf"))
+    with _restored_threads():
+        samples, _ = samples_within_limit(makers, seconds, drop_beyond=float("inf"))
     points = [
         Point(threads, **asdict(summarise(samples[threads])), times=thinned(samples[threads]))
         for threads in counts
@@ -147,14 +154,18 @@ def measure_one(task: Task, most: int, image: str, seconds: float) -> Scaling:
     return Scaling(task.problem, task.engine, points)
 
 
+def _use(threads):
+    if settings.get_num_threads() != threads:
+        settings.set_num_threads(threads)
+
+
 @contextmanager
-def _threads(threads: int) -> Iterator[None]:
+def _restored_threads() -> Iterator[None]:
     before = settings.get_num_threads()
-    settings.set_num_threads(threads)
     try:
         yield
     finally:
-        settings.set_num_threads(before)
+        _use(before)
 
 
 if __name__ == "__main__":

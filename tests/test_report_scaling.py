@@ -45,6 +45,18 @@ def test_a_problem_is_timed_at_every_number_of_threads_and_leaves_the_setting():
     assert settings.get_num_threads() == before
 
 
+def test_a_call_runs_on_the_threads_that_it_is_timed_for(monkeypatch):
+    used = []
+
+    def planned(*_):
+        at = settings.get_num_threads()
+        return lambda: used.append((at, settings.get_num_threads()))
+
+    monkeypatch.setattr(scaling, "planned", planned)
+    scaling.measure_one(scaling.Task("a", TEXT, "direct"), 4, "", 0.5)
+    assert set(used) == {(1, 1), (2, 2), (4, 4)}
+
+
 def test_the_fastest_variant_is_timed(monkeypatch):
     asked = []
     monkeypatch.setattr(scaling.planning, "variant_of", lambda engine, spec, variant: asked.append(variant) or engine)
@@ -113,7 +125,7 @@ def test_the_figure_has_the_ideal_and_a_line_for_each_problem():
     found = threads.speedups(report.scaling[0], bands.Bands(TWO))
     assert found == {1: pytest.approx((1, 4 / 4.2, 4 / 3.9)), 2: pytest.approx((2, 1.6, 4 / 1.9))}
     drawn = plots.plots(report, "direct")["scaling"][0].svg
-    for text in ("ideal", "a, direct", "speed-up over one thread", "2×", "band: quartiles"):
+    for text in ("ideal", "a, direct", "speed-up over one thread", "2×", "bands: quartiles"):
         assert text in drawn
     assert not any("Thread scaling" in note for note in texts.absent(report))
     without = Report({}, {}, report.rows)

@@ -10,10 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from matplotlib.patches import Patch
-
 from convbench.report.results import Entry, Point
-from convbench.report.style import SOFT
 
 CONFIDENCE = 0.95
 ALPHA = 0.22
@@ -43,7 +40,6 @@ class Bands:
         return [low for low, _ in found], [high for _, high in found]
 
     @property
-    def handle(self) -> Patch:
-        """The legend's entry."""
-        title = f"{CONFIDENCE:.0%} confidence of the median" if self._sampled else "quartiles"
-        return Patch(color=SOFT, alpha=ALPHA, lw=0, label=f"band: {title}")
+    def title(self) -> str:
+        """What the legend says of them."""
+        return f"bands: {f'{CONFIDENCE:.0%} confidence of the median' if self._sampled else 'quartiles'}"

@@ -83,8 +83,7 @@ def curve(report: Report, line: dict[int, Row], title: str) -> Figure:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
     axes.set_xlabel(f"kernel width; image {title}")
-    handles, _ = axes.get_legend_handles_labels()
-    figure.legend(handles=[*handles, bands.handle], loc="outside lower left", ncols=3)
+    figure.legend(loc="outside lower left", ncols=4, title=bands.title, alignment="left", title_fontsize="small")
     return figure
 
 

@@ -44,6 +44,5 @@ def scaling_plot(report: Report) -> Figure:
     axes.grid()
     axes.set_xlabel("threads")
     axes.set_ylabel("speed-up over one thread")
-    handles, _ = axes.get_legend_handles_labels()
-    figure.legend(handles=[*handles, bands.handle], loc="outside lower left", ncols=1)
+    figure.legend(loc="outside lower left", ncols=1, title=bands.title, alignment="left", title_fontsize="small")
     return figure
