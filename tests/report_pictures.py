@@ -34,9 +34,9 @@ def dark(driver, page):
     _load(driver, page, WIDE, "dark")
     driver.find_element(By.ID, "front-of").send_keys(PROBLEM, Keys.ENTER)
     driver.find_element(By.ID, "filter").send_keys(PROBLEM.split("-")[0])
-    lead = "return [...document.querySelectorAll('#overview th button')].find(b => b.textContent.trim() === 'lead')"
+    lead = driver.find_element(By.XPATH, "//*[@id='overview']//th/button[starts-with(., 'lead')]")
     for _ in range(2):  # once more: downwards
-        driver.execute_script(f"{lead}.click()".removeprefix("return "))
+        driver.execute_script("arguments[0].click()", lead)
     driver.execute_script("document.activeElement.blur()")
     top, bottom = _edge(driver, "#front h2", "top"), _edge(driver, "#overview tbody", "bottom")
     return _picture(driver, top - MARGIN, bottom - top + 2 * MARGIN)
@@ -46,13 +46,6 @@ def phone(driver, page):
     """The first curves, as a phone has them."""
     _load(driver, page, PHONE, "light", SHARP)
     return _picture(driver, _edge(driver, "#curves h2", "top") - MARGIN, PHONE_HEIGHT)
-
-
-def scaling(driver, page):
-    """Thread scaling on a phone."""
-    _load(driver, page, PHONE, "light", SHARP)
-    top = _edge(driver, "#scaling h2", "top") - MARGIN
-    return _picture(driver, top, _edge(driver, "#scaling", "bottom") - top)
 
 
 def _load(driver, page, width, scheme, scale=1.0):

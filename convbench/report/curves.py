@@ -83,7 +83,7 @@ def curve(report: Report, line: dict[int, Row], title: str) -> Figure:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
     axes.set_xlabel(f"kernel width; image {title}")
-    figure.legend(loc="outside lower left", ncols=4, title=bands.title, alignment="left", title_fontsize="small")
+    figure.legend(loc="outside lower left", ncols=4, title=bands.title, alignment="left", title_fontsize="medium")
     return figure
 
 

@@ -44,5 +44,5 @@ def scaling_plot(report: Report) -> Figure:
     axes.grid()
     axes.set_xlabel("threads")
     axes.set_ylabel("speed-up over one thread")
-    figure.legend(loc="outside lower left", ncols=1, title=bands.title, alignment="left", title_fontsize="small")
+    figure.legend(loc="outside lower left", ncols=1, title=bands.title, alignment="left", title_fontsize="medium")
     return figure
