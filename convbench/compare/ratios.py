@@ -16,7 +16,8 @@ Of one problem the figure is the ratio of medians, B / A: above 1, B is slower. 
 Over several problems the figure is the geometric mean of their ratios.  Its interval comes from the same draws, so
 it tells how well these problems were measured, not how other problems would turn out.
 
-Mann and Whitney's U test answers whether the samples differ at all, with asv's threshold.
+Mann and Whitney's U test answers whether the samples differ at all, with asv's threshold: whether one of B is as
+often above one of A as below.  Of samples in two heaps the medians may differ where that does not.
 """
 
 from __future__ import annotations
