@@ -60,7 +60,8 @@ class _Conv:
     groups : int, default 1
     padding_mode : str, default "zeros"
         "zeros", "replicate", "reflect", "symmetric", "circular", or another library's name of
-        one of them (`convbench.padding.MODE_ALIASES`).
+        one of them (`convbench.padding.MODE_ALIASES`).  Zeros and circular padding are left to the engines, of which
+        `fft` knows circular problems without any padding; others copy the input into a longer one first.
     flip : bool, default False
         False is cross-correlation, True the mathematician's convolution.
     engine : str, default "auto"
@@ -228,6 +229,8 @@ class _Conv:
         spec = ConvSpec.from_shapes(shape, self.weight.shape, padding=pairs, **options)
         if self.padding_mode == "zeros" or not any(map(any, pairs)):
             return None, spec
+        if self.padding_mode == "circular" and spec.is_one_period:
+            return None, spec.replace(padding_mode="circular")  # an engine may know how to do without the padding
         padded = [size + low + high for size, (low, high) in zip(shape[2:], pairs, strict=True)]
         return pairs, ConvSpec.from_shapes((*shape[:2], *padded), self.weight.shape, **options)
 

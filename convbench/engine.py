@@ -29,7 +29,7 @@ class Engine(abc.ABC):
     sentence, `workspace_bytes`, `error_bound` and `predict_seconds` answer from the spec alone,
     in microseconds, without importing what it computes with.  `plan` does everything that
     depends on shape and weight once.  The specs an engine sees are validated, never empty
-    (the interface answers those), and have zero padding only.
+    (the interface answers those), and have zero padding only, but for engines that `circular` answers with.
 
     Attributes
     ----------
@@ -56,9 +56,11 @@ class Engine(abc.ABC):
         interface adds the bias afterwards.
     automatic : bool
         ``engine="auto"`` may pick it.  The living definition says no: it is the judge's yardstick.
+    takes_circular : bool
+        It computes circular problems as such; of others the interface extends the input.
     variant : str
-        What sets an engine of `for_weight`, or one of several `variants`, apart from the engine itself, in a
-        few words: timings are recorded for each variant.
+        What sets an engine of `for_weight` or `circular`, or one of several `variants`, apart from the engine itself,
+        in a few words: timings are recorded for each variant.
     """
 
     name: str = ""
@@ -70,6 +72,7 @@ class Engine(abc.ABC):
     propagates_nonfinite: bool = True
     fuses_bias: bool = False
     automatic: bool = True
+    takes_circular: bool = False
     variant: str = ""
 
     @abc.abstractmethod
@@ -102,6 +105,14 @@ class Engine(abc.ABC):
         (`convbench.profile`).
         """
         return (self,)
+
+    def circular(self, spec: ConvSpec) -> Engine | None:
+        """An engine of the same name that computes the circular problem `spec` as such, None where there is none.
+
+        Nothing extends its input.  Its `takes_circular` is True and it has a `variant` of its own.  It takes
+        part beside the `variants` of the extended problem, whose predictions count what extending costs.
+        """
+        return None
 
     def takes_channels_last(self, spec: ConvSpec) -> bool:
         """Whether `spec`, in channels-last memory, is planned natively.  If not, the interface transposes."""

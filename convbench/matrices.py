@@ -43,7 +43,7 @@ def correlation_matrix(spec: ConvSpec, weight) -> csr_array:
     Raises
     ------
     ValueError
-        The weight's shape is not the problem's.
+        The weight's shape is not the problem's, or its padding is not zeros.
 
     Examples
     --------
@@ -56,6 +56,10 @@ def correlation_matrix(spec: ConvSpec, weight) -> csr_array:
     weight = np.asarray(weight)
     if weight.shape != spec.weight_shape:
         raise ValueError(f"weight has shape {weight.shape}, the problem {spec} needs {spec.weight_shape}")
+    if spec.padding_mode != "zeros":
+        raise ValueError(
+            f"problem {spec} has padding_mode {spec.padding_mode!r}; 'zeros' is accepted: take spec.padded()"
+        )
     outputs, per_group, pixels = spec.out_channels, spec.weight_shape[1], int(np.prod(spec.spatial))
     columns_total = spec.in_channels * pixels
     index_type = _index_type(max(products_inside(spec), columns_total))

@@ -47,7 +47,7 @@ def _family(spec):
         (low, high if stride == 1 else None) for (low, high), stride in zip(spec.padding, spec.stride, strict=True)
     )
     same = (spec.in_channels, spec.out_channels, spec.kernel, spec.stride, spec.dilation, spec.groups)
-    return (*same, padding, spec.dtype, spec.memory_format)
+    return (*same, padding, spec.dtype, spec.memory_format, spec.padding_mode)
 
 
 @cache

@@ -5,6 +5,9 @@ goes to the high side.  That is PyTorch's rule (which accepts stride 1 only), Te
 ``SAME`` and ONNX' ``SAME_UPPER``; ONNX' ``SAME_LOWER`` and SciPy's ``mode="same"`` put the extra
 on the low side instead: write ``padding=((k // 2, (k - 1) // 2),)`` for those.
 
+An input is copied into a longer one for every mode but zeros, and but for circular padding where an
+engine computes it without any (`convbench.Engine.circular`).
+
 "valid" is no padding, "full" is every position where window and input overlap:
 dilation·(k - 1) on both sides.
 """

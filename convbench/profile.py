@@ -91,12 +91,20 @@ def save(profile: Profile) -> Path:
 
 def predicted_seconds(engine: Engine, spec: ConvSpec) -> float:
     """An engine's prediction for the machine at hand, or for the fixed one where choices are deterministic."""
-    name = records.name_of(engine.name, engine.variant)
+    # Calibration has no circular problems: their engines are the same code on fewer positions.
+    name = records.name_of(engine.name, "" if engine.takes_circular else engine.variant)
     if settings.is_deterministic():
         with assumed(DEFAULT_PROFILE):
             return SHIPPED.factor(name) * float(engine.predict_seconds(spec, DEFAULT_PROFILE))
     profile = load()
     return profile.factor(name) * float(engine.predict_seconds(spec, _machine(settings.get_num_threads(), profile)))
+
+
+def copying_seconds(bytes: int) -> float:
+    """Predicted seconds of writing so many bytes and reading them again, on the same machine."""
+    if settings.is_deterministic():
+        return 2 * bytes / DEFAULT_PROFILE.bandwidth
+    return 2 * bytes / _machine(settings.get_num_threads(), load()).bandwidth
 
 
 def forget() -> None:

@@ -19,6 +19,7 @@ _METHODS = (
     "why_unsupported",
     "plan",
     "for_weight",
+    "circular",
     "takes_channels_last",
     "workspace_bytes",
     "error_bound",

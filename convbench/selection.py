@@ -165,7 +165,7 @@ def _request(spec, tuning, engine, rtol, max_workspace, weight):
     if weight is not None:
         loss = limits.tolerance(rtol, spec.dtype)
         engines = {other: planning.for_weight(known, spec, weight, loss) for other, known in engines.items()}
-    fitted = tuple((e.variant, e.error_bound(spec)) for e in engines.values() if e.variant)
+    fitted = tuple((e.variant, e.error_bound(planning.engine_spec(e, spec))) for e in engines.values() if e.variant)
     rtol = None if rtol == limits.STANDARD else rtol
     same = settings.is_deterministic()
     return Request(spec, tuning, name, rtol, max_workspace, fitted, same, settings.epoch()), engines
@@ -279,27 +279,41 @@ def _case(request, engines, weight) -> Case:
     if record and request.deterministic and not record.pinned:
         record = None
     computing = [other for other, candidate in candidates.items() if candidate.predicted is not None]
-    ways = {other: planning.variants(engines[other], spec) for other in computing}
+    ways = {other: _ways(request, engines[other]) for other in computing}
     candidates = measuring.with_record(candidates, record, engines, ways)
     cheap = 0.0 if request.tuning == "incremental" else measuring.CHEAP_SECONDS  # no call of the caller's is cheap
     return Case(spec, weight, candidates, {other: ways[other] for other in able}, record, cheap)
 
 
 def _filtered(request, engine: Engine) -> Candidate:
-    """One engine's candidate, refused or not."""
-    spec = request.spec
-    inner = planning.engine_spec(engine, spec)
-    reason = engine.why_unsupported(inner)
+    """One engine's candidate, refused or not: of its fastest way by prediction among those that keep the limits."""
+    reason = planning.why_unsupported(engine, request.spec)
     if reason is not None:
         return Candidate(engine.name, refused=reason)
-    predicted = {way.variant: profile.predicted_seconds(way, inner) for way in planning.variants(engine, spec)}
-    variant = min(predicted, key=predicted.get)
+    known = [_candidate(request, way) for way in planning.variants(engine, request.spec)]
+    return min([way for way in known if way.refused is None] or known, key=lambda way: way.predicted)
+
+
+def _candidate(request, way) -> Candidate:
+    """One of an engine's ways, refused or not."""
+    spec, inner = request.spec, planning.engine_spec(way, request.spec)
+    extending = profile.copying_seconds(planning.extended_bytes(way, spec))
     known = Candidate(
-        engine.name,
-        variant=variant,
-        predicted=predicted[variant],
-        workspace_bytes=planning.workspace_bytes(engine, spec),
-        error_bound=float(engine.error_bound(inner)),
+        way.name,
+        variant=way.variant,
+        predicted=profile.predicted_seconds(way, inner) + extending,
+        workspace_bytes=planning.workspace_bytes(way, spec),
+        error_bound=float(way.error_bound(inner)),
     )
-    kept = {"rtol": request.rtol, "max_workspace": request.max_workspace, "pinned": request.engine == engine.name}
-    return replace(known, refused=limits.why_unfit(engine, spec, known, **kept))
+    kept = {"rtol": request.rtol, "max_workspace": request.max_workspace, "pinned": request.engine == way.name}
+    return replace(known, refused=limits.why_unfit(way, spec, known, **kept))
+
+
+def _ways(request, engine) -> tuple[Engine, ...]:
+    """An engine's variants; of a circular problem and its extended form those that keep the limits, by prediction."""
+    ways = planning.variants(engine, request.spec)
+    if request.spec.padding_mode == "zeros":
+        return ways
+    known = {way: _candidate(request, way) for way in ways}
+    kept = [way for way in ways if known[way].refused is None]
+    return tuple(sorted(kept or ways, key=lambda way: known[way].predicted))

@@ -151,8 +151,9 @@ def products_inside(spec: ConvSpec) -> int:
     """Products of one batch item that read an element of the input, those with padding zeros left out.
 
     It is the number of stored entries of `convbench.matrices.correlation_matrix`, counted without
-    building anything.
+    building anything.  Circular padding holds elements of the input, too.
     """
+    spec = spec.padded()
     counts = [spec.out_channels, spec.weight_shape[1]]
     axes = zip(spec.spatial, spec.output_spatial, spec.kernel, spec.stride, spec.dilation, spec.padding, strict=True)
     for size, outputs, kernel, stride, dilation, (low, _) in axes:

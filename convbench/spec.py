@@ -5,9 +5,9 @@ dilation d and low padding l, every engine computes
 
     out[n, o, p] = sum over c, t of  x[n, g(o)·C/groups + c, p·s + t·d - l] · w[o, c, t]
 
-with x taken as zero outside its bounds.  That is cross-correlation, as in every
-deep-learning library; the mathematician's convolution is the same sum with the
-kernel reversed (``flip=True`` in the interface, lowered before a spec is made).
+with x taken as zero outside its bounds, or as periodic where the padding mode is "circular".
+That is cross-correlation, as in every deep-learning library; the mathematician's convolution is
+the same sum with the kernel reversed (``flip=True`` in the interface, lowered before a spec is made).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from convbench import forks
 from convbench.forks import cached_property
 
 MEMORY_FORMATS = ("channels_first", "channels_last")
+PADDING_MODES = ("zeros", "circular")
 MAX_SPATIAL_DIMS = 3
 
 
@@ -90,6 +91,9 @@ class ConvSpec:
     memory_format : {"channels_first", "channels_last"}
         Order of the elements in memory, of input and output alike.  The axes
         are N, C, *spatial in both.
+    padding_mode : {"zeros", "circular"}
+        What the padding holds.  Other modes are lowered before a spec is made, and most engines
+        see this one lowered, too (`padded`).  Without any padding it is "zeros".
 
     Raises
     ------
@@ -118,6 +122,7 @@ class ConvSpec:
     groups: int = 1
     dtype: str = "float32"
     memory_format: str = "channels_first"
+    padding_mode: str = "zeros"
 
     def __post_init__(self):
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (the dataclass is frozen)
@@ -136,6 +141,17 @@ class ConvSpec:
         self._check_channels()
         if self.memory_format not in MEMORY_FORMATS:
             raise ValueError(f"memory_format {self.memory_format!r} is none of {', '.join(MEMORY_FORMATS)}")
+        self._check_padding_mode()
+        if not any(map(any, self.padding)):
+            put("padding_mode", "zeros")
+
+    def _check_padding_mode(self):
+        if self.padding_mode not in PADDING_MODES:
+            raise ValueError(f"padding_mode {self.padding_mode!r} is none of {', '.join(PADDING_MODES)}")
+        if self.padding_mode == "circular" and 0 in self.spatial:
+            raise ValueError(
+                f"padding_mode 'circular' has nothing to repeat in spatial {self.spatial}; 'zeros' is accepted"
+            )
 
     def _check_channels(self):
         for name in ("in_channels", "out_channels"):
@@ -169,6 +185,7 @@ class ConvSpec:
         groups=1,
         dtype="float32",
         memory_format="channels_first",
+        padding_mode="zeros",
     ):
         """The spec of ``conv(input, weight)`` from the two shapes.
 
@@ -214,6 +231,7 @@ class ConvSpec:
             groups=groups,
             dtype=dtype,
             memory_format=memory_format,
+            padding_mode=padding_mode,
         )
 
     @classmethod
@@ -237,6 +255,19 @@ class ConvSpec:
     def replace(self, **changes) -> ConvSpec:
         """A copy with some fields changed, validated again."""
         return replace(self, **changes)
+
+    def padded(self) -> ConvSpec:
+        """The same outputs from an input that is extended first; itself where what is outside is zero."""
+        if self.padding_mode == "zeros":
+            return self
+        spatial = tuple(size + low + high for size, (low, high) in zip(self.spatial, self.padding, strict=True))
+        return self.replace(spatial=spatial, padding=0, padding_mode="zeros")
+
+    @property
+    def is_one_period(self) -> bool:
+        """Whether the outputs, at stride 1, are no more than one period of a periodic input has."""
+        axes = zip(self.output_spatial, self.stride, self.spatial, strict=True)
+        return all((outputs - 1) * s < size for outputs, s, size in axes)
 
     @property
     def ndim(self) -> int:

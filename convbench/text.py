@@ -10,14 +10,14 @@ half of all padding is the low one where it is missing; without an output size t
 oneDNN, tests/benchdnn/doc/knobs_conv.md and driver_conv.md, and ``str2desc`` in conv/conv_aux.cpp.
 
 Two extensions for what benchdnn has no name for: ``--dt=`` also takes s16, u16, u32, s64, u64,
-c64 and c128.
+c64 and c128, and ``--pad=circular`` repeats the input in its padding.
 """
 
 from __future__ import annotations
 
 import re
 
-from convbench.spec import ConvSpec, extent, output_size
+from convbench.spec import PADDING_MODES, ConvSpec, extent, output_size
 
 DTYPES = {
     "f32": "float32",
@@ -58,6 +58,8 @@ def format_problem(spec: ConvSpec) -> str:
         options.append(f"--dt={DTYPE_CODES.get(spec.dtype, spec.dtype)}")
     if spec.memory_format == "channels_last":
         options += ["--stag=axb", "--dtag=axb"]
+    if spec.padding_mode != "zeros":
+        options.append(f"--pad={spec.padding_mode}")
     axes = _AXES[-spec.ndim :]
     low = tuple(pair[0] for pair in spec.padding)
     ones = (1,) * spec.ndim
@@ -99,12 +101,12 @@ def parse_problem(text: str) -> ConvSpec:
         raise TypeError(f"a problem is a text, not a {type(text).__name__}; e.g. 'mb1ic64ih56oc64oh56kh3ph1'")
     line = text.strip()
     if "," in line and "verbose" in line.split(",", 1)[0]:
-        descriptor, dtype, memory_format = _split_verbose(line)
+        descriptor, options = _split_verbose(line)
     else:
-        descriptor, dtype, memory_format = _split_options(line)
+        descriptor, options = _split_options(line)
     fields = _read_fields(descriptor)
     try:
-        return _build(fields, dtype, memory_format)
+        return _build(fields, options)
     except ProblemTextError:
         raise
     except ValueError as error:
@@ -125,18 +127,20 @@ def _split_verbose(line):
     tag = _VERBOSE_TAG.search(data)
     last = tag is not None and tag[1] in CHANNELS_LAST_TAGS
     dtype = _dtype(code[1]) if code else "float32"
-    return found[0], dtype, "channels_last" if last else "channels_first"
+    return found[0], {"dtype": dtype, "memory_format": "channels_last" if last else "channels_first"}
 
 
 def _split_options(line):
-    dtype, memory_format, descriptors = "float32", "channels_first", []
+    options, descriptors = {}, []
     for word in line.split():
         if word.startswith("--dt="):
-            dtype = _dtype(word[5:].split(":")[0])
+            options["dtype"] = _dtype(word[5:].split(":")[0])
         elif word.startswith(("--stag=", "--dtag=")):
-            memory_format = _memory_format(word.split("=", 1)[1])
+            options["memory_format"] = _memory_format(word.split("=", 1)[1])
+        elif word.startswith("--pad="):
+            options["padding_mode"] = _padding_mode(word[6:])
         elif word.startswith("--"):
-            raise ProblemTextError(f"option {word!r} is unknown; --dt=, --stag= and --dtag= are accepted")
+            raise ProblemTextError(f"option {word!r} is unknown; --dt=, --stag=, --dtag= and --pad= are accepted")
         else:
             descriptors.append(word)
     if len(descriptors) != 1:
@@ -144,7 +148,7 @@ def _split_options(line):
             f"problem text {line!r} holds {len(descriptors)} problems; one such as "
             "mb1ic64ih56oc64oh56kh3ph1 is accepted"
         )
-    return descriptors[0], dtype, memory_format
+    return descriptors[0], options
 
 
 def _memory_format(tag):
@@ -153,6 +157,12 @@ def _memory_format(tag):
     if tag in CHANNELS_FIRST_TAGS:
         return "channels_first"
     raise ProblemTextError(f"memory tag {tag!r} is unknown; axb (channels last) and abx (channels first) are accepted")
+
+
+def _padding_mode(name):
+    if name not in PADDING_MODES:
+        raise ProblemTextError(f"padding mode {name!r} is unknown; one of {', '.join(PADDING_MODES)} is accepted")
+    return name
 
 
 def _dtype(code):
@@ -176,7 +186,7 @@ def _read_fields(descriptor):
     return fields
 
 
-def _build(fields, dtype, memory_format):
+def _build(fields, options):
     for name in ("ic", "oc"):
         if name not in fields:
             raise ProblemTextError(f"problem text names no {name}; input and output channels (ic, oc) are needed")
@@ -204,8 +214,7 @@ def _build(fields, dtype, memory_format):
         padding=tuple(padding),
         dilation=tuple(dilation),
         groups=fields.get("g", 1),
-        dtype=dtype,
-        memory_format=memory_format,
+        **options,
     )
 
 

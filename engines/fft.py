@@ -12,6 +12,9 @@ Two families of code compute it, and `family` says which for a problem:
 tiles  transforms generated as vector code (`jit.spectral`): float32 and float64, signals and images;
 fftw   FFTW's transforms, through pyFFTW (`fft_fftw`): everything else.  Strides fold spectra before the inverse
        transform, and plans are shared (`fft_folding`, `fft_plans`).
+
+A circular problem is also one transform of exactly the image: variant "circular".  FFTW transforms images of any size
+(`fft_circular`), the generated code those whose sides are tiles' (`fft_tiles.is_tile`).
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from convbench.engine import Engine, unit_roundoff
 from convbench.machine import Machine, this_machine
 from convbench.spec import ConvSpec
 
-from . import fft_fftw, fft_sizes, fft_tiles
+from . import fft_circular, fft_fftw, fft_sizes, fft_tiles
 
 SPECTRA_LIMIT_BYTES = 2 << 30
 # Times u·√log2(F), the growth of rounding errors (N. Higham, Accuracy and Stability of Numerical Algorithms, §24.1):
@@ -43,6 +46,11 @@ class FFT(Engine):
     version = "3"
     summary = "products of spectra, whole image or overlap-save tiles: generated transforms, pyFFTW's where those end"
     error_measure = "l2"
+
+    def circular(self, spec: ConvSpec) -> Engine | None:
+        """One transform of the image's own size, where the outputs are no more than one period of it."""
+        engine = CircularFFT()
+        return engine if spec.is_one_period and engine.why_unsupported(spec) is None else None
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
         """Real transforms of single and double precision, within `SPECTRA_LIMIT_BYTES`."""
@@ -92,18 +100,37 @@ class FFT(Engine):
     @staticmethod
     def _plan(spec, weight):
         threads = settings.get_num_threads()
+        circular = spec.padding_mode == "circular"
         if family(spec) == "fftw":
-            return fft_fftw.plan(spec, weight, threads)
+            return (fft_circular if circular else fft_fftw).plan(spec, weight, threads)
         with forks.held_off:
-            from .jit.spectral import SpectralPlan
+            from .jit.spectral import CircularSpectralPlan, SpectralPlan
             from .jit.target import target
 
-        return SpectralPlan(spec, weight, _tiling(spec, this_machine(threads), target().lanes(spec.dtype))[0])
+        tiling = _tiling(spec, this_machine(threads), target().lanes(spec.dtype))[0]
+        return (CircularSpectralPlan if circular else SpectralPlan)(spec, weight, tiling)
+
+
+class CircularFFT(FFT):
+    """Circular problems as such: one transform of exactly the image."""
+
+    takes_circular = True
+    variant = "circular"
 
 
 def family(spec: ConvSpec) -> str:
     """Which code computes `spec`: "tiles" or "fftw"."""
-    return "tiles" if spec.dtype in TILE_DTYPES and spec.ndim <= 2 and _generates_code() else "fftw"
+    generated = spec.dtype in TILE_DTYPES and spec.ndim <= 2 and _generates_code()
+    if generated and spec.padding_mode == "circular":
+        generated = _is_faster_by_tiles(spec, this_machine(settings.get_num_threads()))
+    return "tiles" if generated else "fftw"
+
+
+def _is_faster_by_tiles(spec, machine):
+    """Whether the image of a circular problem is a tile, and FFTW is predicted to take longer, or is not there."""
+    if not fft_tiles.is_tile(spec):
+        return False
+    return not _has_pyfftw() or _tiling(spec, machine)[1] < fft_sizes.predict_seconds(spec, machine)
 
 
 def _tiling(spec, machine, lanes=None):
@@ -119,13 +146,20 @@ def uncovered(spec: ConvSpec) -> tuple[np.ndarray, ...]:
     found = []
     sizes = zip(spec.output_spatial, spec.kernel, spec.stride, spec.dilation, spec.spatial, spec.padding, strict=True)
     for outputs, k, s, d, size, (low, _) in sizes:
-        covered = np.zeros(max((outputs - 1) * s + (k - 1) * d + 1, low + size), bool)
+        reached = (outputs - 1) * s + (k - 1) * d + 1
+        covered = np.zeros(max(reached, low + size), bool)
         if s == 1 and outputs >= d:
             covered[: outputs + (k - 1) * d] = True
         else:
             for first in range(0, k * d, d):
                 covered[first : first + (outputs - 1) * s + 1 : s] = True
-        found.append(np.flatnonzero(~covered[low : low + size]))
+        if spec.padding_mode == "circular":
+            turn = -low % size
+            around = np.zeros(-(-(turn + reached) // size) * size, bool)
+            around[turn : turn + reached] = covered[:reached]
+            found.append(np.flatnonzero(~around.reshape(-1, size).any(axis=0)))
+        else:
+            found.append(np.flatnonzero(~covered[low : low + size]))
     return tuple(found)
 
 

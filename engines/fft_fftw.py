@@ -74,11 +74,13 @@ class FFTWPlan:
             for index, kernel in enumerate(self._weight.reshape(-1, *spec.kernel)):
                 # The conjugate spectrum belongs to a correlation, and to a kernel that is not conjugated.
                 values = np.conj(kernel).astype(wide) * raised
-                found = fft_folding.kernel_spectrum(
-                    values, spec.dilation, tiling.transform, tiling.spectrum, tiling.real
-                )
-                result[index] = (np.conj(found) * scale).reshape(-1)
+                result[index] = (np.conj(self._kernel_spectrum(values)) * scale).reshape(-1)
         return np.ascontiguousarray(np.moveaxis(spectra, -1, 1)) if multiplies_matrices(spec) else spectra
+
+    def _kernel_spectrum(self, values):
+        """F(w) of one kernel in the tiling's positions."""
+        tiling = self._tiling
+        return fft_folding.kernel_spectrum(values, self._spec.dilation, tiling.transform, tiling.spectrum, tiling.real)
 
     def _make_workers(self, threads, exponent):
         spec, tiling, effort = self._spec, self._tiling, settings.planning_effort()
@@ -106,12 +108,20 @@ class FFTWPlan:
     def _computed_directly(self, item):
         """A batch item in which a transform met a NaN or Inf, by the sum itself: only covered windows get it."""
         if self._direct is None:
-            single = self._spec.replace(batch=1)
+            single = self._direct_spec().replace(batch=1)
             engine = Direct() if Direct().why_unsupported(single) is None else Reference()
             self._direct = (engine.plan(single, self._weight), np.empty(single.output_shape, single.dtype))
         plan, whole = self._direct
-        plan(item[np.newaxis], whole)
+        plan(self._direct_input(item), whole)
         return whole[0]
+
+    def _direct_spec(self):
+        """The problem as it is computed directly."""
+        return self._spec
+
+    def _direct_input(self, item):
+        """A batch of that one item, as the direct problem takes it."""
+        return item[np.newaxis]
 
 
 class _Worker:
@@ -141,8 +151,8 @@ class _Worker:
                 inverse.execute()
                 sources, targets = self._places(tile)
                 kept = inverse.positions[(slice(None), *sources)]
-                # A NaN or Inf, or an overflow, spreads over its whole transform: one element per channel tells.
-                if np.isfinite(kept[(slice(None), *(slice(0, 1),) * self._spec.ndim)]).all():
+                # A NaN or Inf spreads over its whole transform, but a last pass may overflow in some places only.
+                if np.isfinite(kept.sum()):
                     np.multiply(kept, self._lowered, out=out[(item, slice(None), *targets)])
                 else:
                     struck.append((item, targets))

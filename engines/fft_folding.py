@@ -9,7 +9,8 @@ d - 1 zeros between its taps has the spectrum of the dense one, repeated d times
 
     W[k] = sum over j of w[j] · e^(-2πi k j d / N)  =  V[k mod N/d],   V the transform of w in N/d positions
 
-(A. Oppenheim & R. Schafer, Discrete-Time Signal Processing, §4.6).
+(A. Oppenheim & R. Schafer, Discrete-Time Signal Processing, §4.6).  A circular problem's kernel is wrapped around
+the image and turned by the padding: the image's own transform then needs no other position.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
+from convbench.spec import ConvSpec
 
 
 def fold(spectrum: np.ndarray, transform, factors, real: bool, out: np.ndarray) -> None:
@@ -86,3 +89,17 @@ def kernel_spectrum(kernel: np.ndarray, dilation, transform, frequencies, real: 
     if max(common) == 1:
         return found
     return found[np.ix_(*(np.arange(count) % n for count, n in zip(frequencies, lengths, strict=True)))]
+
+
+def wrapped(kernel: np.ndarray, spec: ConvSpec) -> np.ndarray:
+    """The kernel in as many positions as the image has, turned by the low padding; taps that meet are summed."""
+    axes = zip(spec.kernel, spec.dilation, spec.padding, spec.spatial, strict=True)
+    places = [(np.arange(k) * d - low) % size for k, d, (low, _), size in axes]
+    around = np.zeros(spec.spatial, kernel.dtype)
+    np.add.at(around, np.ix_(*places), kernel)
+    return around
+
+
+def unturned(spec: ConvSpec) -> ConvSpec:
+    """A circular problem as its wrapped kernel leaves it: the outputs begin where the image does."""
+    return spec.replace(padding=[(0, low + high) for low, high in spec.padding], padding_mode="zeros")

@@ -96,8 +96,8 @@ def predict_seconds(spec: ConvSpec, machine: Machine) -> float:
 def _seconds(spec, tiling, threads):
     positions, outputs = math.prod(tiling.transform), math.prod(tiling.inverse)
     per_log = 2.5 if tiling.real else 5
-    flops = per_log * positions * math.log2(max(positions, 2)) * spec.in_channels
-    flops += per_log * outputs * math.log2(max(outputs, 2)) * spec.out_channels
+    flops = per_log * positions * _logs(tiling.transform) * spec.in_channels
+    flops += per_log * outputs * _logs(tiling.inverse) * spec.out_channels
     products = 8 * tiling.bins * spec.out_channels * spec.in_channels // spec.groups
     rate = MATRIX_FLOPS if multiplies_matrices(spec) else PRODUCT_FLOPS
     work = flops / TRANSFORM_FLOPS + products / rate
@@ -107,6 +107,29 @@ def _seconds(spec, tiling, threads):
     tile = STEP_SECONDS + work * SLOWDOWN[_real_bytes(spec)] + copies
     tiles = spec.batch * math.prod(tiling.tiles)
     return tile * (tiles if tile * tiles < SHARED_SECONDS else -(-tiles // threads))
+
+
+def _logs(lengths):
+    """log2 of a transform's positions, large primes weighted; at least 1."""
+    return max(1.0, sum(map(_weighted_log, lengths)))
+
+
+@cache
+def _weighted_log(length):
+    """log2 of a length's factors that FFTW is fast at, and what its large primes count as by their operations.
+
+    A prime p is summed by its definition, 4p flops for each output, those of symmetric outputs shared (a factor of p
+    has 5·log2 p where it is fast), or by Rader's convolution of p - 1 positions, at worst two transforms of 2p.
+    """
+    total, rest, prime = math.log2(smooth_part(length)), length // smooth_part(length), PRIMES[-1] + 4
+    while rest > 1:
+        if prime * prime > rest:
+            prime = rest
+        while rest % prime == 0:
+            total += min(0.8 * prime, 4 * math.log2(2 * prime))
+            rest //= prime
+        prime += 2
+    return total
 
 
 def _is_real(spec):
@@ -136,7 +159,16 @@ def choose_tiling(spec: ConvSpec, threads: int) -> Tiling:
 
 
 def tilings(spec: ConvSpec, threads: int) -> Iterator[Tiling]:
-    """The whole image, an equal part of it for each thread, or smaller tiles, along each axis."""
+    """The whole image, an equal part of it for each thread, or smaller tiles, along each axis.
+
+    A circular problem has one: a transform of exactly the image, folded as far as its size allows.
+    """
+    if spec.padding_mode == "circular":
+        outputs = tuple((size - 1) * s + 1 for size, s in zip(spec.output_spatial, spec.stride, strict=True))
+        yield Tiling(
+            spec.spatial, outputs, (1,) * spec.ndim, tuple(map(math.gcd, spec.spatial, spec.stride)), _is_real(spec)
+        )
+        return
     sizes = zip(spec.output_spatial, spec.extents, spec.stride, strict=True)
     # One output has nothing to fold, and would only make its transform a multiple of the stride.
     options = [

@@ -32,6 +32,7 @@ UNCACHED = 0.11  # ... and what each doubling beyond costs
 JOIN_SECONDS = 1.5e-6  # a call of the thread pool, with a second thread that must be found
 PRODUCT_CYCLES = 2.6  # four multiply-adds of one complex vector, with what their loads cost
 JOB_BYTES = 112
+MOST_VECTOR_BYTES = 64
 # Lengths of tiles that are compared: whole axes cut into so many equal parts; and from this many extents to this
 # many, in such steps.
 EQUAL_PARTS = 4
@@ -70,11 +71,16 @@ def fast_length(length: int, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class Tile:
-    """Size of a tile: `rows` complex rows (twice as many real ones) and `columns`.  Flat: one run of numbers."""
+    """Size of a tile: `rows` complex rows (twice as many real ones) and `columns`.  Flat: one run of numbers.
+
+    What goes round the rows of a tile comes back with its sign changed, but for a cyclic one, of whose real rows the
+    second half stays zero.
+    """
 
     rows: int
     columns: int
     flat: bool = False
+    cyclic: bool = False
 
     @property
     def elements(self) -> int:
@@ -172,8 +178,11 @@ def choose(spec: ConvSpec, lanes: int, threads: int, seconds_per_cycle: float, s
 
 
 def tilings(spec: ConvSpec, lanes: int) -> Iterator[Tiling]:
-    """Every tiling worth a look, for vectors of `lanes`."""
+    """Every tiling worth a look, for vectors of `lanes`; a circular problem has one, a cyclic tile of the image."""
     outputs = positions(spec)
+    if spec.padding_mode == "circular":
+        yield Tiling(Tile(*spec.spatial, cyclic=True), outputs, (1, 1))
+        return
     if spec.ndim == 1:
         for length in _lengths(outputs[0], spec.extents[0], 2 * lanes * lanes):
             yield _tiling(spec, Tile(*_flat_shape(length // 2, lanes), True), lanes)
@@ -183,6 +192,14 @@ def tilings(spec: ConvSpec, lanes: int) -> Iterator[Tiling]:
     for height in heights:
         for width in widths:
             yield _tiling(spec, Tile(height // 2, width), lanes)
+
+
+def is_tile(spec: ConvSpec) -> bool:
+    """Whether the image of a circular problem has just the size of a tile, whatever the processor's vectors are."""
+    if spec.ndim != 2 or not spec.is_one_period:
+        return False
+    lanes = MOST_VECTOR_BYTES // spec.itemsize
+    return all(size % lanes == 0 and factors(size) is not None for size in spec.spatial)
 
 
 def _lengths(outputs, extent, multiple):

@@ -8,7 +8,8 @@ from conftest import assert_refused, correlate
 
 from convbench import ConvSpec, registry, select, verify
 from convbench.engine import unit_roundoff
-from convbench.engines import fft_fftw
+from convbench.engines import fft_circular, fft_fftw
+from convbench.padding import pad
 
 pytest.importorskip("pyfftw", reason="these transforms are pyfftw's")
 ENGINE = registry.get("fft")
@@ -105,6 +106,25 @@ def test_hard_kernels(spec, dtype, kind):
     for out in run_both(spec, x, weight):
         error = error_over_bound(spec, x, weight, out)
         assert error <= 1, f"{spec}: {kind} kernel: {error:.2g} times the bound"
+
+
+@pytest.mark.parametrize("spatial", [(16, 32), (15, 22), (61,), (6, 7, 8)], ids=str)
+@dtypes
+@kinds
+def test_hard_inputs_that_go_round(spatial, dtype, kind):
+    """By a generated transform where there is one, and by FFTW's."""
+    kernel = tuple(size + 3 for size in spatial)
+    padding = tuple((k // 2, k - 1 - k // 2) for k in kernel)
+    spec = ConvSpec(1, 1, 2, spatial, kernel, padding=padding, dtype=dtype, padding_mode="circular")
+    rng = np.random.default_rng(3)
+    ours, others = factors(kind, dtype)
+    x = draw(spec.input_shape, kind, dtype, rng) * np.dtype(dtype).type(ours)
+    weight = draw(spec.weight_shape, "even", dtype, rng) * np.dtype(dtype).type(others)
+    for plan in (ENGINE.circular(spec).plan(spec, weight), fft_circular.plan(spec, weight, 1)):
+        out = np.full(spec.output_shape, np.nan, dtype)
+        plan(x, out)
+        error = error_over_bound(spec.padded(), pad(x, padding, "circular"), weight, out)
+        assert error <= 1, f"{spec}: {kind} inputs: {error:.2g} times the bound"
 
 
 @specs

@@ -84,8 +84,11 @@ def measure(spec: ConvSpec, session: Session) -> dict:
 
 def _ways(engine, spec):
     """The engine's variants, first the one that the judge picks unmeasured."""
-    inner = planning.engine_spec(engine, spec)
-    return sorted(planning.variants(engine, spec), key=lambda way: profile.predicted_seconds(way, inner))
+
+    def predicted(way):
+        return profile.predicted_seconds(way, planning.engine_spec(way, spec))
+
+    return sorted(planning.variants(engine, spec), key=predicted)
 
 
 def _enter(entry, variant, samples, plan_seconds):

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import fft_tiles
+from convbench.padding import pad
+
+from .. import fft_folding, fft_tiles
 from . import parallel, product_code, tile_code, tile_jobs
 from .parallel import FRAME_FUNCTION, FRAME_HEAD, FRAME_TASKS, FRAME_THREADS
 from .target import target
@@ -82,11 +84,14 @@ class SpectralPlan:
         self._held.append(array)
         return array
 
+    def _kernel_spectra(self):
+        return kernel_spectra(self._spec, self._weight, self._tiling.tile, self._lanes)
+
     def _separate(self):
         """One job: every tile of every plane."""
         spec, tiling = self._spec, self._tiling
         spectra = self._keep(aligned((spec.out_channels, self._vectors, 2 * self._lanes), spec.dtype))
-        for output, _, values in kernel_spectra(spec, self._weight, tiling.tile, self._lanes):
+        for output, _, values in self._kernel_spectra():
             spectra[output] = values
         item, channel, tile = tile_jobs.grid(spec.batch, spec.out_channels, tiling.per_plane)
         plane = item * spec.out_channels + channel
@@ -107,7 +112,7 @@ class SpectralPlan:
         blocks = -(-per_group // filters)
         shape = (spec.groups, self._vectors, blocks, channels, filters, 2 * self._lanes)
         kernels = self._keep(aligned(shape, spec.dtype))
-        for output, channel, values in kernel_spectra(spec, self._weight, tiling.tile, self._lanes):
+        for output, channel, values in self._kernel_spectra():
             group, number = divmod(output, per_group)
             kernels[group, :, number // filters, channel, number % filters] = values
         words = {
@@ -219,3 +224,23 @@ class SpectralPlan:
             spec = self._spec.replace(batch=1, spatial=spatial, padding=padding)
             self._direct_plans[key] = Direct().plan(spec, self._weight), np.empty(spec.output_shape, spec.dtype)
         return self._direct_plans[key]
+
+
+class CircularSpectralPlan(SpectralPlan):
+    """``plan(x, out)`` of a circular two-dimensional problem whose image has the size of a cyclic tile."""
+
+    def __init__(self, spec, weight, tiling):
+        self._circular = spec
+        super().__init__(fft_folding.unturned(spec), weight, tiling)
+
+    def _kernel_spectra(self):
+        return kernel_spectra(self._circular, self._weight, self._tiling.tile, self._lanes)
+
+    def _compute_directly(self, run, x, out):
+        tasks = np.flatnonzero(run.struck[1:])
+        run.struck[:] = 0
+        padded = self._circular.padded()
+        for item in sorted({int(run.items[task]) for task in tasks}):
+            plan, result = self._direct(padded.spatial, padded.padding)
+            plan(pad(x[item : item + 1], self._circular.padding, "circular"), result)
+            out[item] = result[0]

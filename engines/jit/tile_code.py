@@ -147,20 +147,21 @@ def write_load(code, dtype, flat):
 def write_store(code, dtype, flat):
     """``store(tile, out, pitch, rows, out_rows, columns, strips, strip_bytes, weights)``.
 
-    Real parts are rows, imaginary ones those `rows` below.  Flat: `columns` counts positions.
+    Real parts are rows, imaginary ones those `rows` below.  Flat: `columns` counts positions.  Afterwards the tile's
+    first vector says whether all that was stored is finite: it is zeros then, and else has a NaN.
     """
     tile, out, pitch, rows, out_rows, columns, strips, strip_bytes, weights = code.arguments
     kind = code.vector(dtype)
     step = pitch // kind.itemsize if flat else None
 
-    def half(first, count, imaginary):
-        def row(h, at, weight):
+    def half(first, count, imaginary, rest):
+        def row(h, at, weight, rest):
             c, s = weight.broadcast(kind), (weight + kind.itemsize).broadcast(kind)
             minus = Value(code, code.builder.fneg(s.ir))
             number = h + first
             wide = (columns - number * step).least(strips * kind.lanes) if flat else columns
 
-            def strip(_, at, to, left):
+            def strip(_, at, to, left, rest):
                 real, other = load_element(at, kind)
                 value = (other * c).fma(real, minus) if imaginary else (real * c).fma(other, s)
                 with code.either(left.compare(">=", kind.lanes)) as (yes, no):
@@ -169,15 +170,16 @@ def write_store(code, dtype, flat):
                         to.store(value)
                     with no:
                         to.store(value, code.mask(left, kind))
-                return at + strip_bytes, to + kind.bytes, left - kind.lanes
+                return at + strip_bytes, to + kind.bytes, left - kind.lanes, rest + (value - value)
 
-            code.loop((wide + (kind.lanes - 1)) // kind.lanes, strip, (at, out + number * pitch, wide))
-            return at + 2 * kind.bytes, weight + 2 * kind.itemsize
+            strips_of_row = (wide + (kind.lanes - 1)) // kind.lanes
+            *_, rest = code.loop(strips_of_row, strip, (at, out + number * pitch, wide, rest))
+            return at + 2 * kind.bytes, weight + 2 * kind.itemsize, rest
 
-        code.loop(count, row, (tile, weights))
+        return code.loop(count, row, (tile, weights, rest))[-1]
 
-    half(code.value(0), out_rows.least(rows), False)
-    half(rows, out_rows - rows, True)
+    rest = half(code.value(0), out_rows.least(rows), False, code.zero(kind))
+    tile.store(half(rows, out_rows - rows, True, rest))
     code.finish()
 
 
@@ -298,7 +300,7 @@ class _Task:
         code.loop(word["rows"] // self.kind.lanes, block)
 
     def columns_out(self, strided):
-        """Strips that hold outputs transformed back and stored; one output tells whether the tile met a NaN or Inf."""
+        """Strips that hold outputs transformed back and stored, which tells whether all are finite."""
         code, word, job, kind = self.code, self.word, self.job, self.kind
         out = (self.frame + FRAME_OUTPUT).load_pointer() + job["out"]
         plain = self.tile + word["plain"]
@@ -317,9 +319,14 @@ class _Task:
             code.call(self.pointer("pick"), [*arguments, job["kept_rows"], job["kept_columns"]])
 
     def _probe(self):
-        """x - x is zero for every finite x, and NaN for the others."""
-        code, probe = self.code, self.tile.load(self.kind.scalar)
-        rest = probe - probe
+        """Note a tile that met a NaN or Inf, or overflowed: the store has left a NaN then, zeros for all others.
+
+        A NaN among the inputs reaches every output, but a pass back may overflow for some of them only.
+        """
+        code, kind = self.code, self.kind
+        rest = self.tile.load(kind.scalar)
+        for lane in range(1, kind.lanes):
+            rest = rest + (self.tile + lane * kind.itemsize).load(kind.scalar)
         wrong = Value(code, code.builder.fcmp_unordered("!=", rest.ir, code.value(0.0, rest.ir.type).ir))
         with code.when(wrong):
             _add(self.pointer("struck"), 1)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from .. import fft_folding
 from . import tile_code
 from .target import target
 from .tile_code import function
@@ -46,7 +47,7 @@ def vectors(array, lanes):
 def spectrum(kernels, tile, lanes, dtype):
     """What products need of real (count, height, width) kernels: the conjugate spectrum as the passes order it.
 
-    Flat kernels have height 1.
+    Flat kernels have height 1, those of a cyclic tile its size.
     """
     rows, columns = tile.rows, tile.columns
     count = len(kernels)
@@ -57,6 +58,8 @@ def spectrum(kernels, tile, lanes, dtype):
         full[:, : kernels.shape[2]] = kernels[:, 0]
         z = (full[:, :half] + 1j * full[:, half:]) * np.exp(0.5j * np.pi * np.arange(half) / half)
         found = np.fft.fft(z)[:, down[:, None] + rows * along]
+    elif tile.cyclic:
+        found = np.fft.fft2(kernels)[:, down[:, None], along]
     else:
         full = np.zeros((count, 2 * rows, columns))
         full[:, : kernels.shape[1], : kernels.shape[2]] = kernels
@@ -98,8 +101,8 @@ class Tables:
         return function(target(), name, (name, self._dtype, *key), arguments, write)
 
     def _add_weights(self, exponent):
-        """e^(iπh / 2M) for every row h, times the powers of two that keep numbers away from zero."""
-        angles = 0.5 * np.pi * np.arange(self._tile.rows) / self._tile.rows
+        """e^(iπh / 2M) for every row h, or 1, times the powers of two that keep numbers away from zero."""
+        angles = np.pi * (0 if self._tile.cyclic else 0.5) * np.arange(self._tile.rows) / self._tile.rows
         turns, raised = np.stack([np.cos(angles), np.sin(angles)], -1), RAISED[self._dtype]
         back = np.ldexp(turns, -raised - exponent) / self._tile.elements
         self.words["weights"] = self._kept(np.ldexp(turns, raised).astype(self._dtype))
@@ -151,9 +154,13 @@ def kernel_spectra(spec, weight, tile, lanes):
     chunk = max(1, KERNEL_CHUNK // tile.elements)
     for first in range(0, len(kernels), chunk):
         some = kernels[first : first + chunk]
-        dense = np.zeros((len(some), *lead, *spec.extents))
-        dense[(slice(None), *spread)] = np.ldexp(some.astype(np.float64), exponent)
+        some = np.ldexp(some.astype(np.float64), exponent)
         with np.errstate(all="ignore"):  # NaN and Inf are found by what they make of the outputs
+            if tile.cyclic:
+                dense = np.stack([fft_folding.wrapped(kernel, spec) for kernel in some])
+            else:
+                dense = np.zeros((len(some), *lead, *spec.extents))
+                dense[(slice(None), *spread)] = some
             found = spectrum(dense, tile, lanes, spec.dtype).reshape(len(some), -1, 2 * lanes)
         for number, values in enumerate(found, first):
             yield *divmod(number, spec.weight_shape[1]), values
