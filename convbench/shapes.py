@@ -154,7 +154,12 @@ def products_inside(spec: ConvSpec) -> int:
     building anything.  Circular padding holds elements of the input, too.
     """
     spec = spec.padded()
-    counts = [spec.out_channels, spec.weight_shape[1]]
+    return spec.out_channels * spec.weight_shape[1] * math.prod(pairs_inside(spec))
+
+
+def pairs_inside(spec: ConvSpec) -> list[int]:
+    """For each axis the pairs (output, tap) that read an element of the input, those with padding zeros left out."""
+    counts = []
     axes = zip(spec.spatial, spec.output_spatial, spec.kernel, spec.stride, spec.dilation, spec.padding, strict=True)
     for size, outputs, kernel, stride, dilation, (low, _) in axes:
         # Output p reads tap t inside the input for 0 <= p·s + t·d - low < size.
@@ -162,7 +167,7 @@ def products_inside(spec: ConvSpec) -> int:
         first = (max(0, -(-offset // stride)) for offset in offsets)
         end = (min(outputs, -(-(size + offset) // stride)) for offset in offsets)
         counts.append(sum(max(0, e - f) for f, e in zip(first, end, strict=True)))
-    return math.prod(counts)
+    return counts
 
 
 def _layer(layer):

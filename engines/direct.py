@@ -22,6 +22,7 @@ import numpy as np
 from convbench import forks
 from convbench.engine import Engine
 from convbench.machine import Machine
+from convbench.shapes import pairs_inside
 from convbench.spec import ConvSpec
 
 from .jit.dense_shape import CONFLICT_BYTES
@@ -39,7 +40,7 @@ DENSE_STORE = 31  # an output vector, besides its products: it is transposed
 DENSE_COPY = 88  # a vector of an input that must be padded or spread over the cache's sets
 WIDE_TAP = 1.02  # a product, and what loading inputs adds to it where a vector serves one kernel row
 WIDE_LOAD = 3.04
-WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most, for each output channel of a tile
+WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most, for each output channel of a tile; fewer sums wait
 WIDE_STORE = 4  # an output vector, besides its products
 WIDE_STAGE = 3.4  # a vector of an input that must be padded
 WIDE_SPREAD = 16  # the same where the columns have a stride, too
@@ -58,6 +59,7 @@ WORTH_A_TRY = 4.0  # a family that costs so many times the best by the model is 
 LANE_BYTES = 64
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
 CALL_SECONDS = 1e-6
+CACHED_BYTES, CACHED_SPEED = 4 << 20, 3  # of arrays that stay in the caches between calls, over the memory's
 BAND_BYTES = 4 << 20  # scratch per thread at most
 
 
@@ -91,6 +93,15 @@ def _is_depthwise(spec):
     return one_each and spec.memory_format == "channels_last"
 
 
+def _taps(spec):
+    """Products of an output that are made, in the mean: rows of taps that meet only padding are left out."""
+    taps = math.prod(spec.weight_shape[1:])
+    if spec.ndim == 1 or not any(map(any, spec.padding)):
+        return taps
+    pairs = zip(pairs_inside(spec), spec.output_spatial, spec.kernel, strict=True)
+    return taps * math.prod(inside / (outputs * kernel) for inside, outputs, kernel in list(pairs)[:-1])
+
+
 def _ceil(a, b):
     return -(-a // b)
 
@@ -101,7 +112,7 @@ def _dense_work(spec):
     whole, rest = divmod(spec.out_channels // spec.groups, lanes)
     vectors = whole + (0 if not rest else 0.5 if rest <= lanes // 2 else 1)
     pixels = spec.batch * spec.groups * math.prod(spec.output_spatial)
-    work = pixels * vectors * (math.prod(spec.weight_shape[1:]) + DENSE_STORE)
+    work = pixels * vectors * (_taps(spec) + DENSE_STORE)
     if any(map(any, spec.padding)) or math.prod(spec.spatial) * spec.itemsize % CONFLICT_BYTES == 0:
         work += DENSE_COPY * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes
     return work
@@ -117,7 +128,9 @@ def _wide_work(spec):
     served = height * spec.dilation[-2] / unit if height > 1 else spec.kernel[-1] / lanes / spec.stride[-1]
     filters = next(count for count in (4, 3, 2, 1) if spec.out_channels // spec.groups % count == 0)
     served = min(WIDE_ROWS, max(1, served)) * filters
-    products = math.prod(spec.weight_shape[1:]) * (WIDE_TAP + WIDE_LOAD / served) + WIDE_STORE
+    sums = filters * (rows[-1] if rows else vectors)
+    waiting = max(1.0, WIDE_ROWS / sums) if not depthwise or spec.ndim == 1 else 1.0
+    products = _taps(spec) * (WIDE_TAP + WIDE_LOAD / served) * waiting + WIDE_STORE
     work = spec.batch * spec.out_channels * math.prod(rows) * vectors * products
     stage = WIDE_SPREAD if spec.stride[-1] > 1 else WIDE_STAGE if any(map(any, spec.padding)) else 0
     return work + stage * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes
@@ -184,14 +197,16 @@ class Direct(Engine):
         return packed * -(-filters // lanes) * lanes // filters + min(BAND_BYTES, spec.data_bytes) + copies
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
-        """The family's work at the peak, or the arrays through memory."""
+        """The family's work at the peak, or the arrays through memory, whichever takes longer."""
         if family(spec) == "loops":
             seconds = 2 * spec.macs / (machine.peak_flops("float32") * LOOP_SHARE)
         else:
             costs = works(spec)
             work = costs[self.variant] if self.variant else min(costs.values())
             seconds = 2 * (LANE_BYTES // spec.itemsize) * work / machine.peak_flops(spec.dtype)
-        return CALL_SECONDS + max(seconds, spec.data_bytes / machine.bandwidth)
+        memory = spec.data_bytes / machine.bandwidth / (CACHED_SPEED if spec.data_bytes <= CACHED_BYTES else 1)
+        # A soft maximum, so that families whose time is the memory's still differ.
+        return CALL_SECONDS + (seconds**4 + memory**4) ** 0.25
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Generate what kernels are not there yet, and pack the weight."""

@@ -32,6 +32,12 @@ def test_one_problem_is_judged_by_its_second_timing(text):
     assert (found.scipy is not None) == ("ic1ih" in text)
 
 
+def test_scipy_takes_no_part_where_its_direct_method_takes_minutes(monkeypatch):
+    text = "mb1ic1ih40oc1oh40kh5ph2"
+    monkeypatch.setattr(regret, "SCIPY_MACS", ConvSpec.parse(text).macs - 1)
+    assert regret.judge("x", text, 0.001).scipy is None
+
+
 def test_the_table_has_mean_percentile_worst_and_share():
     choices = [Choice("a", "t", 1.0, 1.0, "x", "x", 4.0), Choice("b", "u", 4.0, 1.0, "x", "y")]
     predicted, measured, scipy = regret.table("public", choices)

@@ -153,6 +153,7 @@ def _scipy(spec, seconds):
     single = spec.batch == spec.in_channels == spec.out_channels == 1
     if (
         not single
+        or spec.macs > SCIPY_MACS
         or {*spec.stride, *spec.dilation} != {1}
         or any(k > n for k, n in zip(spec.kernel, spec.spatial, strict=True))
     ):

@@ -97,6 +97,7 @@ def _prepare_rows(geometry, machine, weight, bias):
     outputs = _outputs_of_task(g, blocks, weight.size, steps.filters)
     images = arrays["image_table"] = wide_layout.image_table(layout, steps, outputs)
     pitch, staged_pitch, out_pitch = layout.pitches
+    tile = machine, g.dtype, steps.filters, layout.rows, steps.heights, layout.fold
     words = {
         "blocks": blocks,
         "images": len(images),
@@ -104,7 +105,8 @@ def _prepare_rows(geometry, machine, weight, bias):
         "filters": steps.filters,
         "out_step": math.prod(g.out) * size,
         "itemsize": size,
-        "tile": _tile(machine, g.dtype, steps.filters, layout.rows, steps.heights, layout.fold),
+        "tile": _tile(*tile),
+        "edge_tile": _tile(*tile, True) if layout.reads_edges() else 0,
         "stage": _stage(machine, g.dtype, g.stride[2]),
         "channels": g.channels,
         "channel_step": math.prod(g.size) * size,
@@ -136,7 +138,8 @@ def _outputs_of_task(g, blocks, weights, filters):
 
 def _tile(machine, *key):
     def write(module):
-        wide_kernel.write_tile(Code(module, "tile", machine, "p" * 3 + "pip" * 2 + "i" * 5), *key)
+        edge = "ppii" if len(key) == 6 else ""
+        wide_kernel.write_tile(Code(module, "tile", machine, "p" * 3 + "pip" * 2 + "i" * 5 + edge), *key)
 
     return address("tile", key, machine, write)
 

@@ -33,6 +33,7 @@ FRAME = (
     "filters",
     "out_step",
     "tile",
+    "edge_tile",
     "stage",
     "scratch",
     "scratch_bytes",
@@ -51,6 +52,8 @@ FRAME = (
     "offsets_b",
     "staged_offsets_a",
     "staged_offsets_b",
+    "shifts_a",
+    "shifts_b",
     "pitch",
     "staged_pitch",
     "out_pitch",
@@ -58,13 +61,16 @@ FRAME = (
 )
 #: Words of an entry of the image table: one image, group and range of output channels.
 IMAGE = ("source", "out", "weights", "bias")
-#: Words of an entry of the block table: one rectangle of an output image.
+#: How a rectangle of the output reads its input: where it lies, from a staged patch, or where it lies under masks that
+#: leave out what is beside the rows.
+IN_PLACE, STAGED, EDGE = range(3)
+#: Words of an entry of the block table: one rectangle of an output image; `reads` is one of the three above.
 BLOCK = (
     "source",
     "out",
     "rows",
     "columns",
-    "staged",
+    "reads",
     "first_a",
     "count_a",
     "skip_a",
@@ -77,6 +83,8 @@ BLOCK = (
     "row_high",
     "column_low",
     "column_high",
+    "edge_low",
+    "edge_high",
     "vectors",
     "last",
 )
@@ -102,25 +110,33 @@ def _inside(code, first, low, high, kind):
     return Value(code, code.builder.icmp_unsigned("<", shifted.ir, narrow(high - low).ir))
 
 
-def write_tile(code, dtype, filters, rows, heights, fold):
+def write_tile(code, dtype, filters, rows, heights, fold, edge=False):
     """Body of ``tile(source, out, bias, steps a, steps b, pitch, out_step, out_pitch, rows, columns)``.
 
-    Steps are three arguments each: their offsets, how many, and their weights.
+    Steps are three arguments each: their offsets, how many, and their weights.  With `edge` follow the steps' distances
+    along the row (two tables), and which elements of it, counted from `source`, exist: from `low` to before `high`.
 
     A tile holds `filters` output channels, `out_step` bytes apart, that share the inputs.  With `fold`, output row r
     is the r-th vector of one long row, and a tile advances by all of them.
     """
     kind = code.vector(dtype)
-    source, out, bias, *lists, pitch, out_step, out_pitch, valid_rows, columns = code.arguments
+    source, out, bias, *lists = code.arguments[:9]
+    pitch, out_step, out_pitch, valid_rows, columns, *edges = code.arguments[9:]
     reach = kind.lanes * (rows if fold else 1)
 
-    def steps(sums, height, offsets, count, weights, at):
+    def steps(sums, height, offsets, count, weights, x, shifts=None):
+        at = source + x * kind.itemsize
+
         def step(n, weight, *sums):
             sums = list(sums)
             taps = [(weight + k * kind.itemsize).broadcast(kind) for k in range(filters * height)]
             line = at + (offsets + n * 8).load()
+            mask = None
+            if edge:
+                place = x + (shifts + n * 8).load()
+                mask = code.mask(edges[3] - place, kind, edges[2] - place)
             for i in range(rows + height - 1):
-                loaded = line.load(kind)
+                loaded = line.load(kind, mask)
                 if filters > 1:  # the next tile's: rows of many channels, 64 -> 64 channels, 3x3: +4 %
                     code.prefetch(line + kind.bytes)
                 for k in range(max(0, i - rows + 1), min(height, i + 1)):
@@ -139,9 +155,9 @@ def write_tile(code, dtype, filters, rows, heights, fold):
                 for r in range(rows):
                     code.prefetch(to + out_step * f + out_pitch * r, write=True)
         sums = [(bias + f * kind.itemsize).broadcast(kind) for f in range(filters) for _ in range(rows)]
-        for height, (offsets, count, weights) in zip(heights, (lists[:3], lists[3:]), strict=True):
+        for number, height in enumerate(heights):
             if height:
-                sums = steps(sums, height, offsets, count, weights, source + x * kind.itemsize)
+                sums = steps(sums, height, *lists[3 * number : 3 * number + 3], x, *edges[number : number + 1])
         for f in range(filters):
             _store(code, sums[f * rows : (f + 1) * rows], to, out_pitch, valid_rows, columns - x, kind, fold)
             to = to + out_step
@@ -281,7 +297,7 @@ def write_task(code):
         block = {name: get(block_at, BLOCK, name) for name in BLOCK}
         source = (frame + FRAME_INPUT).load_pointer() + image["source"] + block["source"]
         out = (frame + FRAME_OUTPUT).load_pointer() + image["out"] + block["out"]
-        staged = block["staged"].compare("!=", 0)
+        staged = block["reads"].compare("==", STAGED)
         with code.when(staged):
             _stage_patch(code, shared, block, source, scratch)
         _compute_block(code, shared, image, block, _pick(code, staged, scratch, source), out, staged)
@@ -343,24 +359,28 @@ def _compute_block(code, shared, image, block, source, out, staged):
 
     def output(o):
         weight, first = weights + o * shared["weights_step"], o * shared["filters"]
-        code.call(
-            _pointer(code, shared["tile"]),
-            [
-                source,
-                out + first * shared["out_step"],
-                bias + first * shared["itemsize"],
-                table("a", block["first_a"]),
-                block["count_a"],
-                weight + block["skip_a"],
-                table("b", block["first_b"]),
-                block["count_b"],
-                weight + block["skip_b"],
-                pitch,
-                shared["out_step"],
-                shared["out_pitch"],
-                block["rows"],
-                block["columns"],
-            ],
-        )
+        arguments = [
+            source,
+            out + first * shared["out_step"],
+            bias + first * shared["itemsize"],
+            table("a", block["first_a"]),
+            block["count_a"],
+            weight + block["skip_a"],
+            table("b", block["first_b"]),
+            block["count_b"],
+            weight + block["skip_b"],
+            pitch,
+            shared["out_step"],
+            shared["out_pitch"],
+            block["rows"],
+            block["columns"],
+        ]
+        shifts = [_pointer(code, shared["shifts_" + name]) + block["first_" + name] * 8 for name in "ab"]
+        with code.either(block["reads"].compare("==", EDGE)) as (edge, inside):
+            with edge:
+                more = [*shifts, block["edge_low"], block["edge_high"]]
+                code.call(_pointer(code, shared["edge_tile"]), arguments + more)
+            with inside:
+                code.call(_pointer(code, shared["tile"]), arguments)
 
     code.loop(shared["outputs"], output)

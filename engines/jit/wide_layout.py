@@ -12,8 +12,9 @@ import numpy as np
 
 from convbench.forks import cached_property
 
-from .wide_kernel import BLOCK, IMAGE
+from .wide_kernel import BLOCK, EDGE, IMAGE, IN_PLACE, STAGED
 from .wide_steps import (
+    KX,
     KZ,
     REGISTERS_PER_TAP,
     Geometry,
@@ -48,6 +49,8 @@ SHARED_BYTES, SHARED_PIECES = 32 << 10, 16
 #: Output channels of a tile at most, rows of each where they are several, and the part of the registers that their
 #: taps may take.
 MOST_FILTERS, FILTERS_ROWS, TAPS_SHARE = 4, 8, 3 / 8
+#: Bytes of vectors from which processors load under a mask.
+MASKED_BYTES = 32
 #: Loads that an input vector counts for: most lie across two cache lines.
 SPLIT_LOADS = 1.75
 #: Registers that a tile needs besides its sums and weights: the input vector, and one to spare.
@@ -66,6 +69,8 @@ class Layout:
         Whether the vectors of a tile follow each other in one image row.
     filters : int
         Output channels of a tile.
+    edges : bool
+        Whether tiles beside the rows' ends read under masks, in rows that have others besides.
     columns : int
         Output columns that one staged patch serves.
     """
@@ -75,6 +80,7 @@ class Layout:
     rows: int
     fold: bool
     filters: int
+    edges: bool
     columns: int
 
     @property
@@ -179,22 +185,27 @@ class Layout:
         return int(np.bincount(lines % (PAGE // CACHE_LINE)).max()) <= ROWS_PER_SET
 
     def segments(self, direct):
-        """Column ranges (first, last, staged) of a band of rows."""
+        """Column ranges (first, last, how they read) of a band of rows."""
         first, last = self.inside() if direct else (0, 0)
         piece = self.columns if self.fold else max(last - first, 1)
         if self.shared:
             pieces = -(-max(last - first, 1) // self.reach)
             piece = min(piece, self.reach * -(-pieces // SHARED_PIECES))
+        beside = EDGE if self.edges and last > first else STAGED
         parts = (
-            (0, first, self.columns, True),
-            (first, last, piece, False),
-            (last, self.geometry.out[2], self.columns, True),
+            (0, first, self.columns, beside),
+            (first, last, piece, IN_PLACE),
+            (last, self.geometry.out[2], self.columns, beside),
         )
         return [
-            (x, min(x + length, stop), staged)
-            for start, stop, length, staged in parts
+            (x, min(x + length, stop), reads)
+            for start, stop, length, reads in parts
             for x in range(start, stop, length)
         ]
+
+    def reads_edges(self):
+        """Whether some rectangle reads under masks."""
+        return any(reads == EDGE for *_, reads in self.rectangles(self.reads_in_place()))
 
     def bands(self):
         """Starts and lengths of the bands of output rows that one tile covers, as pairs (first row, rows)."""
@@ -209,7 +220,7 @@ class Layout:
         ]
 
     def rectangles(self, direct):
-        """Rectangles (first row, rows, first column, stop column, staged) that cover one output plane, in order."""
+        """Rectangles (first row, rows, first column, stop column, how they read) of one output plane, in order."""
         g = self.geometry
         reach = (self.staged_rows - 1) * g.dilation[1]  # input rows that a whole tile spans
         found = []
@@ -242,7 +253,8 @@ def design(geometry, target):
     lanes = target.lanes(geometry.dtype)
     fold = geometry.kernel[1] == 1 and (geometry.out[1] == 1 or (geometry.out[2] > lanes and geometry.kernel[2] > 1))
     filters, rows, limit = _tile(geometry, target, lanes, fold)
-    layout = Layout(geometry, lanes, rows, fold, filters, 1)
+    edges = not fold and target.vector_bytes >= MASKED_BYTES
+    layout = Layout(geometry, lanes, rows, fold, filters, edges, 1)
     steps = Steps(geometry, lanes, fold, filters, rows, limit)
     return dataclasses.replace(layout, columns=layout.patch_columns()), steps
 
@@ -300,7 +312,7 @@ def block_table(layout, steps):
     """The table of `BLOCK` entries of one image: every rectangle in every output plane, addresses in bytes."""
     g = layout.geometry
     rectangles = layout.rectangles(layout.reads_in_place())
-    y, rows, x, stop, staged = np.array(rectangles, np.int64).T
+    y, rows, x, stop, reads = np.array(rectangles, np.int64).T
     z = np.arange(g.out[0])[:, None]
     plane, row, column = (place * stride - low for place, stride, low in zip((z, y, x), g.stride, g.low, strict=True))
     columns = _step_columns(layout, steps, rectangles)
@@ -311,11 +323,13 @@ def block_table(layout, steps):
         out=((z * g.out[1] + y) * g.out[2] + x) * g.itemsize,
         rows=layout.rows if layout.fold else rows,
         columns=stop - x,
-        staged=staged,
+        reads=reads,
         row_low=np.clip(-(row // g.dilation[1]), 0, layout.staged_rows),
         row_high=np.clip(-((row - g.size[1]) // g.dilation[1]), 0, layout.staged_rows),
         column_low=np.clip(-column, 0, vectors * patch),
         column_high=np.clip(g.size[2] - column, 0, vectors * patch),
+        edge_low=-column,
+        edge_high=g.size[2] - column,
         vectors=vectors,
         last=0,
     )
@@ -344,10 +358,11 @@ def image_table(layout, steps, per_task):
 
 
 def offset_tables(layout, steps):
-    """Step addresses in bytes, by the names that the frame has for them."""
+    """Step addresses in bytes and distances along the row, by the names that the frame has for them."""
     tables = {}
     for name, taps in zip("ab", steps.taps, strict=True):
         image, staged = layout.offsets(taps)
         tables["offsets_" + name] = image * layout.geometry.itemsize
         tables["staged_offsets_" + name] = staged * layout.geometry.itemsize
+        tables["shifts_" + name] = np.ascontiguousarray(taps[:, 0, KX] * layout.geometry.dilation[2])
     return tables
