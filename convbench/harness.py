@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from convbench import images, peers, records, registry, settings
+from convbench import images, peers, records, registry, scaling, settings
 from convbench.asvrun import AsvError, AsvRun
 from convbench.benchmarks.session import AUTO, SECONDS, Session
 from convbench.compare.limits import measure as measure_limits
@@ -113,9 +113,13 @@ def run(bench: Bench, progress) -> Report:
             raise AsvError(f"at {current}, {len(done)} of {len(bench.problems)} problems measured: {error}") from None
         metrics = asv.results()
     rows = [_row(problem, done[problem.name], metrics) for problem in bench.problems]
-    limits = measure_limits(settings.get_num_threads())  # for the roofline
-    described = _describe_run(bench) | _describe_peers(bench, rows)
-    return Report(describe_machine(), described, rows, limits.peaks, limits.bandwidth)
+    threads = settings.get_num_threads()
+    limits = measure_limits(threads)  # for the roofline
+    progress.update(task, description="1 to all threads (Ctrl-C skips it)")
+    with _terminated_like_interrupted():
+        scaled, cut = scaling.measure(rows, threads, bench.session().image)
+    described = _describe_run(bench) | _describe_peers(bench, rows) | ({"thread scaling": cut} if cut else {})
+    return Report(describe_machine(), described, rows, limits.peaks, limits.bandwidth, scaled)
 
 
 def record(result: dict) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ QUIET_SHARE = 0.2  # ... where idle is less than this share of one processor
 TURN_SECONDS = 0.01
 SAMPLES_PER_TURN = 20
 MIN_SAMPLE_SECONDS = 50e-6  # shorter calls are repeated within one sample: the clock resolves ~50 ns
+KEPT_SAMPLES = 20  # of one timing in a report: enough for a test and an interval of the median
 CLEARLY_FASTER = 1.05  # a rival replaces the incumbent only past this, and with separated quartiles
 
 
@@ -40,14 +41,25 @@ def summarise(seconds: list[float]) -> Timing:
     return Timing(median, q1, q3, len(seconds))
 
 
-def interleaved(
+def thinned(seconds: Sequence[float], most: int = KEPT_SAMPLES) -> list[float]:
+    """At most so many of the samples, evenly spread over the time in which they were taken; four digits of each."""
+    wanted = range(min(most, len(seconds)))
+    return [float(f"{seconds[(2 * at + 1) * len(seconds) // (2 * len(wanted))]:.4g}") for at in wanted]
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], seconds: float, **options) -> dict[str, Timing]:
+    """`interleaved_samples`, summarised."""
+    return {name: summarise(values) for name, values in interleaved_samples(calls, seconds, **options).items()}
+
+
+def interleaved_samples(
     calls: Mapping[str, Callable[[], object]],
     seconds: float,
     *,
     drop_beyond: float = 3.0,
     clock: Callable[[], float] = time.perf_counter,
     rest: Callable[[float], None] = time.sleep,
-) -> dict[str, Timing]:
+) -> dict[str, list[float]]:
     """Time every call in turn, round after round, for about `seconds` in all.
 
     Rivals disturb each other after they are done: the threads of a BLAS or of OpenMP go on
@@ -68,8 +80,8 @@ def interleaved(
 
     Returns
     -------
-    dict of name to Timing
-        In the order of `calls`.
+    dict of name to list of float
+        Seconds of a call, in the order of time; the names in that of `calls`.
     """
     end = clock() + seconds
     pause = SETTLE_SECONDS if len(calls) > 1 else 0.0
@@ -84,18 +96,26 @@ def interleaved(
         rounds += 1
         if rounds == 1:
             live = _near_the_best(samples, drop_beyond)
-    return {name: summarise(values) for name, values in samples.items()}
+    return samples
 
 
 def within_limit(
+    makers: Mapping[str, Callable[[], Callable[[], object]]], seconds: float, **options
+) -> tuple[dict[str, Timing], list[str]]:
+    """`samples_within_limit`, summarised."""
+    samples, lacking = samples_within_limit(makers, seconds, **options)
+    return {name: summarise(values) for name, values in samples.items()}, lacking
+
+
+def samples_within_limit(
     makers: Mapping[str, Callable[[], Callable[[], object]]],
     seconds: float,
     *,
     drop_beyond: float = 3.0,
     clock: Callable[[], float] = time.perf_counter,
     rest: Callable[[float], None] | None = None,
-) -> tuple[dict[str, Timing], list[str]]:
-    """Make calls and time them in turn, as `interleaved` does, but never for longer than `seconds`.
+) -> tuple[dict[str, list[float]], list[str]]:
+    """Make calls and time them in turn, as `interleaved_samples` does, but never for longer than `seconds`.
 
     In the first round each call is made just before its turn.  Nothing begins after the time is over: it is
     exceeded by what has begun by then, the making of one call and one run.  Who did not get a turn has no
@@ -109,11 +129,12 @@ def within_limit(
     seconds : float
         The time limit: making, rests, untimed and timed calls.
     drop_beyond, clock, rest
-        As for `interleaved`; by default a rest ends as soon as the process is idle.
+        As for `interleaved_samples`; by default a rest ends as soon as the process is idle.
 
     Returns
     -------
-    dict of name to Timing
+    dict of name to list of float
+        Seconds of a call, in the order of time.
     list of name
         Those that ran out of memory.
     """
@@ -143,7 +164,7 @@ def within_limit(
                 break
             rest(pause)
             samples[name] += _turn(calls[name], clock, end)[1]
-    return {name: summarise(values) for name, values in samples.items()}, lacking
+    return samples, lacking
 
 
 def settle(longest: float) -> None:

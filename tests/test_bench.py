@@ -18,7 +18,7 @@ from convbench import problems, registry
 from convbench.spec import ConvSpec
 
 pytest.importorskip("asv")
-from convbench import asvrun, harness, planning
+from convbench import asvrun, harness, planning, timing
 from convbench.benchmarks import contest, convolution, session
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,9 @@ def test_measuring_covers_refusals_errors_and_the_journal(tmp_path):
     assert entry["agrees"]
     assert 0 <= entry["error"] <= entry["bound"]
     assert 0 < entry["q1"] <= entry["median"] <= entry["q3"]
-    assert entry["median"] == min(timing["median"] for timing in entry["variants"].values())
+    assert entry["median"] == min(one["median"] for one in entry["variants"].values())
+    assert entry["variants"][entry["variant"]]["median"] == entry["median"]
+    assert 0 < len(entry["times"]) <= min(entry["samples"], timing.KEPT_SAMPLES)
     assert entry["modelled"] == next(iter(entry["variants"].values()))["median"]
     assert result["auto"] in registry.engines()
     events = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
@@ -201,6 +203,7 @@ def test_bench_end_to_end_outside_any_checkout(environment, scratch, tmp_path):
     saved = harness.Report.load(folder / "report.json")
     assert [(row.name, row.best, row.agree) for row in saved.rows] == [(TINY, "direct", True)]
     assert saved.rows[0].engines["direct"].plan_seconds > 0
+    assert saved.rows[0].engines["direct"].times
     assert saved.bandwidth > 0
     assert all(peak > 0 for peak in saved.peaks.values())
     assert list(scratch.iterdir()) == []

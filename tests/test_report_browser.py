@@ -2,7 +2,7 @@
 
 import itertools
 import json
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,23 +11,17 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 pytest.importorskip("selenium")
 
-from selenium import webdriver
+from browser import CHROMIUM, DRIVER, MISSING, emulate, start
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from convbench.report import pages
-from convbench.report.results import Report, ratio
+from convbench.report.results import Point, Report, Scaling, ratio
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 EXAMPLE = next((Path(__file__).parents[1] / "reports").glob("*/report.json"), None)
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
 
 pytestmark = [
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and its driver (Debian: chromium-driver)"),
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason=MISSING),
     pytest.mark.skipif(EXAMPLE is None, reason="needs the example in reports/"),
 ]
 
@@ -44,12 +38,7 @@ def page(report, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver = start(tmp_path_factory.mktemp("chromium"))
     yield driver
     driver.quit()
 
@@ -57,17 +46,10 @@ def started(tmp_path_factory):
 @pytest.fixture
 def browser(started, page):
     """The page, freshly loaded in a wide window; nothing on the console when the test is over."""
-    _emulate(started, 1280, "light")
+    emulate(started, 1280, "light")
     started.get(page.as_uri())
     yield started
     assert started.get_log("browser") == []
-
-
-def _emulate(driver, width, scheme, media=""):
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
-    metrics = {"width": width, "height": 850, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 def _shown(browser, table):
@@ -83,7 +65,7 @@ def _heading(browser, table, text):
 
 
 def _in_scheme(driver, page, width, scheme, media, script):
-    _emulate(driver, width, scheme, media)
+    emulate(driver, width, scheme, media)
     driver.get(page.as_uri())
     return driver.execute_script(script)
 
@@ -216,3 +198,92 @@ def test_names_on_the_fronts_cover_no_other_name(browser):
         for (name, *a), (other, *b) in itertools.combinations(names, 2):
             across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
             assert across < 2 or down < 4, (name, other)  # pixels; boxes include the line's spacing
+
+
+def _with_everything(report):
+    """The example as if all that a run may take had been taken, on 64 threads."""
+    rows = []
+    for row in report.rows:
+        entries = {
+            name: replace(
+                entry, plan_seconds=1e-3, times=[entry.median * (1 + at / 400) for at in range(-10, 10)]
+            )
+            for name, entry in row.measured.items()
+        }  # fmt: skip
+        rows.append(replace(row, engines={**row.engines, **entries}))
+    scaling = []
+    for at, row in enumerate(sorted(report.rows, key=lambda row: -len(row.name))[:8]):
+        seconds = {threads: 1e-3 / threads ** (0.3 + at / 10) for threads in (1, 2, 4, 8, 16, 32, 64)}
+        points = [
+            Point(threads, middle, middle, middle, 20, [middle * (1 + at / 200) for at in range(-10, 10)])
+            for threads, middle in seconds.items()
+        ]
+        scaling.append(Scaling(row.name, row.best, points))
+    peaks = {"float32": 4.58e11, "float64": 2.3e11}
+    return replace(report, rows=rows, peaks=peaks, bandwidth=3e10, scaling=scaling)
+
+
+@pytest.fixture(scope="module")
+def full(report, tmp_path_factory):
+    """The page of a report with every section."""
+    return pages.write(_with_everything(report), tmp_path_factory.mktemp("full"))[0]
+
+
+def test_every_section_is_linked_and_says_what_its_bands_are(started, full):
+    emulate(started, 1280, "light")
+    started.get(full.as_uri())
+    script = """const links = [...document.querySelectorAll("nav a[href^='#']")].map(a => a.getAttribute('href'));
+                return links.filter(link => document.querySelector(link + ' h2'))"""
+    linked = started.execute_script(script)
+    assert {"#curves", "#roofline", "#scaling", "#amortisation"} <= set(linked)
+    script = "return [...document.querySelectorAll(arguments[0] + ' svg')].map(svg => svg.textContent)"
+    for section in ("#curves", "#scaling"):
+        texts = started.execute_script(script, section)
+        assert texts, section
+        assert all("bands: 95% confidence of the median" in text for text in texts), section
+    (scaling,) = started.execute_script(script, "#scaling")
+    assert "ideal" in scaling
+    assert "64×" in scaling
+    assert "have no" not in started.find_element(By.ID, "machine").text
+    assert started.get_log("browser") == []
+
+
+@pytest.mark.parametrize(("width", "media"), [(390, ""), (1280, ""), (1280, "print")])
+def test_no_text_of_a_figure_is_clipped(started, full, width, media):
+    script = """const found = [];
+        for (const svg of document.querySelectorAll('svg')) {
+          const frame = svg.getBoundingClientRect();
+          if (!frame.width) continue;
+          for (const text of svg.querySelectorAll('text')) {
+            const box = text.getBoundingClientRect();
+            found.push([text.textContent, frame.left - box.left, box.right - frame.right,
+                        frame.top - box.top, box.bottom - frame.bottom]);
+          }
+        }
+        return found"""
+    texts = _in_scheme(started, full, width, "dark", media, script)
+    assert len(texts) > 500
+    assert [text for text in texts if max(text[1:]) > 3] == []  # pixels; a browser's font is not the plot's
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_page_with_every_section_fits_a_phone(started, full, width):
+    assert _in_scheme(started, full, width, "light", "", "return document.documentElement.scrollWidth") <= width
+
+
+def test_the_pictures_of_the_documentation_are_of_these_sections(started, page):
+    import report_pictures
+
+    for take, size in ((report_pictures.light, (1280, 1050)), (report_pictures.phone, (585, 1350))):
+        assert _size(take(started, page)) == size
+    width, height = _size(report_pictures.dark(started, page))
+    assert width == 1280
+    assert 900 < height < 1600
+    assert {line[0].split("-")[0] for line in _shown(started, "overview")} == {"resnet50"}
+    assert started.find_element(By.ID, "front-of").get_property("selectedOptions")[0].text == report_pictures.PROBLEM
+    assert _heading(started, "overview", "lead").get_attribute("aria-sort") == "descending"
+
+
+def _size(png):
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")

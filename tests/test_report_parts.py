@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from convbench.cli import main
-from convbench.report.results import Entry, Report, Row
+from convbench.report.results import Entry, Point, Report, Row, Scaling
 from convbench.spec import ConvSpec
 
 pytest.importorskip("matplotlib")
@@ -112,7 +112,8 @@ def test_amortisation_agrees_with_counting():
 
 def test_amortisation_and_roofline_are_shown_where_measured(tmp_path):
     row = _image(3, slow=_entry(5e-3, plan=0.0), fast=_entry(1e-3, plan=0.75))
-    report = _report(row, peaks={"float32": 1e11, "float64": 5e10}, bandwidth=2e10)
+    scaling = [Scaling(row.name, "fast", [Point(1, 2e-3, 2e-3, 2e-3, 5), Point(2, 1e-3, 1e-3, 1e-3, 5)])]
+    report = _report(row, peaks={"float32": 1e11, "float64": 5e10}, bandwidth=2e10, scaling=scaling)
     html = pages.write(report, tmp_path)[0].read_text()
     assert 'id="amortisation"' in html
     assert 'data-value="188"' in html  # 0.75 s / 4 ms, rounded up

@@ -47,6 +47,18 @@ def _interleaved(clock, calls, seconds=0.0, **options):
     return interleaved(calls, seconds, clock=clock, rest=rest, **options)
 
 
+@pytest.mark.parametrize(
+    ("count", "most", "kept"),
+    [(0, 4, []), (3, 4, [0, 1, 2]), (4, 4, [0, 1, 2, 3]), (8, 4, [1, 3, 5, 7]), (100, 3, [16, 50, 83])],
+)
+def test_samples_are_thinned_over_the_whole_time(count, most, kept):
+    assert timing.thinned(list(map(float, range(count))), most) == kept
+
+
+def test_kept_samples_have_four_digits():
+    assert timing.thinned([1.23456e-5]) == [1.235e-5]
+
+
 def test_turns_are_interleaved_and_begin_with_an_untimed_call(clock):
     calls = {"a": clock.call("a", 1.0), "b": clock.call("b", 1.0)}
     found = _interleaved(clock, calls)

@@ -14,7 +14,7 @@ from convbench.compare import protocol, ratios, versus
 from convbench.compare.gauge import Gauge
 from convbench.problems import Problem
 from convbench.report.results import Entry, Report, Row
-from convbench.timing import Timing, summarise
+from convbench.timing import Timing, summarise, thinned
 
 pytest.importorskip("asv")
 from convbench import cli
@@ -57,6 +57,78 @@ def test_the_interval_is_the_bootstraps():
     assert found.interval.high == pytest.approx(expected.high, rel=5e-3)
     assert found.p == stats.mannwhitneyu(a, b).pvalue
     assert found.differs
+
+
+def kept(values, count=20):
+    """An entry of a report that keeps some of the samples."""
+    timing = summarise(values)
+    return Entry(None, timing.median, timing.q1, timing.q3, timing.samples, times=thinned(values, count))
+
+
+def test_two_runs_are_drawn_each_by_itself():
+    a, b = samples(1, n=20), samples(2, 1.3, n=17)
+    found = ratios.from_runs("p", summarise(a), summarise(b), a, b, "direct")
+    expected = stats.bootstrap(
+        (np.array(a), np.array(b)),
+        lambda a, b, axis: np.median(b, axis) / np.median(a, axis),
+        vectorized=True,
+        method="percentile",
+        n_resamples=4000,
+        rng=np.random.default_rng(5),
+    ).confidence_interval
+    assert found.interval.ratio == pytest.approx(np.median(b) / np.median(a), rel=1e-14)
+    assert found.interval.low == pytest.approx(expected.low, rel=5e-3)
+    assert found.interval.high == pytest.approx(expected.high, rel=5e-3)
+    assert found.p == stats.mannwhitneyu(a, b).pvalue
+    assert_refused(("0 samples of A", "2 of B"), ratios.from_runs, "p", found.a, found.b, [], [1, 2])
+
+
+def test_intervals_from_runs_hold_what_they_promise(monkeypatch):
+    monkeypatch.setattr(ratios, "DRAWS", 1000)
+    true, trials, hits, alarms = 1.1, 300, 0, 0
+    for trial in range(trials):
+        rng = np.random.default_rng([trial, 7])
+        a, b = rng.lognormal(0, 0.03, 60).tolist(), rng.lognormal(0, 0.03, 60).tolist()
+        slower = [true * seconds for seconds in b]
+        found = ratios.from_runs(f"{trial}", summarise(a), summarise(slower), thinned(a), thinned(slower)).interval
+        hits += found.low <= true <= found.high
+        alarms += ratios.from_runs(f"{trial}", summarise(a), summarise(b), thinned(a), thinned(b)).differs
+    assert hits >= 0.9 * trials
+    assert alarms <= 0.02 * trials
+
+
+def test_reports_with_samples_are_tested_and_older_ones_are_not(tmp_path):
+    values, more = samples(3, n=60), samples(4, 1.2, n=60)
+    before = write(tmp_path, "a", {SPEC: {"direct": kept(values), "fft": kept(values), "im2col": kept(values)}})
+    after = write(tmp_path, "b", {SPEC: {"direct": kept(more), "fft": entry(1.2), "im2col": kept(more, 3)}})
+    found = {ratio.engine: ratio for ratio in versus.reports(before, after).ratios}
+    assert found["direct"].p == stats.mannwhitneyu(thinned(values), thinned(more)).pvalue
+    assert found["direct"].interval.ratio == pytest.approx(np.median(more) / np.median(values))
+    assert found["direct"].interval.low <= found["direct"].interval.ratio <= found["direct"].interval.high
+    assert (found["fft"].p, found["im2col"].p) == (None, None)  # no samples, and too few
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words", "none"),
+    [
+        (kept(samples(3)), kept(samples(4)), ("p < 0.002.", "Mann and Whitney"), "quartiles"),
+        (kept(samples(3)), entry(1.0), ("the interval leaves out 1.", "quartiles"), "Mann"),
+    ],
+)
+def test_what_the_intervals_are_made_from_is_said(tmp_path, capsys, ours, theirs, words, none):
+    files = [write(tmp_path, name, {SPEC: {"direct": found}}) for name, found in (("a", ours), ("b", theirs))]
+    assert cli.main(["compare", *files]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(word in shown for word in words), shown
+    assert none not in shown
+
+
+def test_with_and_without_samples_in_one_comparison_both_rules_are_said(tmp_path, capsys):
+    one, other = {"direct": kept(samples(3)), "fft": entry(1.0)}, {"direct": kept(samples(4)), "fft": entry(1.0)}
+    assert cli.main(["compare", write(tmp_path, "a", {SPEC: one}), write(tmp_path, "b", {SPEC: other})]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "p < 0.002 or, without p, the interval leaves out 1" in shown
+    assert "where they keep none" in shown
 
 
 def test_equal_engines_do_not_differ():

@@ -19,7 +19,7 @@ from convbench.engine import Engine
 from convbench.machine import this_machine
 from convbench.selection import select
 from convbench.spec import ConvSpec
-from convbench.timing import interleaved
+from convbench.timing import interleaved_samples, summarise, thinned
 from convbench.verify import verify
 
 from .session import Session
@@ -53,10 +53,10 @@ def measure(spec: ConvSpec, session: Session) -> dict:
     dict
         ``text``, ``auto`` (the engine that the judge picks unmeasured), ``wall`` (seconds spent)
         and ``engines``: by name a dict of ``refused`` and, where that is None, ``median``, ``q1``,
-        ``q3`` and ``samples`` of the fastest variant, ``modelled`` (the median of the variant that is
-        predicted to be the fastest), ``variants`` (medians, quartiles and samples of all), ``plan_seconds``
-        (planning the fastest variant once, code generation included), ``error``, ``bound``, ``agrees``,
-        ``workspace_bytes`` and ``version``.
+        ``q3``, ``samples`` and ``times`` (some samples) of the fastest ``variant``, ``modelled`` (the median of the
+        variant that is predicted to be the fastest), ``variants`` (medians, quartiles and samples of all),
+        ``plan_seconds`` (planning the fastest variant once, code generation included), ``error``, ``bound``,
+        ``agrees``, ``workspace_bytes`` and ``version``.
     """
     begin = time.perf_counter()
     entries, calls, plan_seconds = {}, {}, {}
@@ -76,8 +76,8 @@ def measure(spec: ConvSpec, session: Session) -> dict:
     if calls:
         for result in verify(spec, engines=dict.fromkeys(name for name, _ in calls)).results:
             entries[result.engine].update(error=result.error, bound=result.bound, agrees=bool(result.ok))
-        for (name, variant), timing in interleaved(calls, session.seconds).items():
-            _enter(entries[name], variant, asdict(timing), plan_seconds[name, variant])
+        for (name, variant), samples in interleaved_samples(calls, session.seconds).items():
+            _enter(entries[name], variant, samples, plan_seconds[name, variant])
     wall = time.perf_counter() - begin
     return {"text": str(spec), "auto": unmeasured_choice(spec), "wall": wall, "engines": entries}
 
@@ -91,12 +91,13 @@ def _ways(engine, spec):
     return sorted(planning.variants(engine, spec), key=predicted)
 
 
-def _enter(entry, variant, timing, plan_seconds):
+def _enter(entry, variant, samples, plan_seconds):
     """Add a variant's timing to its engine's entry; the judge's choice comes first."""
+    timing = asdict(summarise(samples))
     entry.setdefault("modelled", timing["median"])
     entry.setdefault("variants", {})[variant] = timing
     if timing["median"] <= entry.get("median", timing["median"]):
-        entry.update(timing, plan_seconds=plan_seconds)
+        entry.update(timing, times=thinned(samples), variant=variant, plan_seconds=plan_seconds)
 
 
 def prepare_one(session: Session, name: str, engine: str) -> Callable[[], object]:

@@ -131,20 +131,15 @@ def reports(a: str, b: str, only: str = "", engine: str | None = None) -> Versus
         for name in row.engines if engine is None else [engine]:
             why = _why_no_ratio(name, (a, row), (b, other))
             if why is None:
-                pair = (_timing(side.engines[name]) for side in (row, other))
-                found.append(ratios.from_timings(row.name, *pair, engine=name))
+                found.append(_ratio(row.name, name, row.engines[name], other.engines[name]))
             elif why:
                 left_out[f"{row.name} {name}"] = why
     if not found:
         raise ValueError(f"nothing is measured in both {a} and {b}{f' by {engine}' if engine else ''}")
     names = dict.fromkeys(ratio.engine for ratio in found)
     means = {name: ratios.geometric_mean([ratio for ratio in found if ratio.engine == name]) for name in names}
-    method = (
-        "Each report's own medians; the intervals are normal ones of the medians, from the reports' quartiles and "
-        "numbers of samples: what changed between the two runs besides the code is not in them."
-    )
     mean = ratios.geometric_mean(found)
-    return Versus(a, b, method, tuple(found), mean, means, left_out, _unlike(before, after))
+    return Versus(a, b, _method(found), tuple(found), mean, means, left_out, _unlike(before, after))
 
 
 def engines(
@@ -211,8 +206,25 @@ def _why_no_ratio(name, *sides) -> str | None:
     return f"{FEWEST_SAMPLES} samples are the fewest for an interval, {' and '.join(few)}" if few else None
 
 
-def _timing(entry) -> Timing:
-    return Timing(entry.median, entry.q1, entry.q3, entry.samples)
+def _ratio(problem, engine, *entries) -> Ratio:
+    """From the samples where both reports have them, else from the quartiles."""
+    timings = [Timing(entry.median, entry.q1, entry.q3, entry.samples) for entry in entries]
+    times = [entry.times for entry in entries]
+    if min(map(len, times)) >= FEWEST_SAMPLES:
+        return ratios.from_runs(problem, *timings, *times, engine)
+    return ratios.from_timings(problem, *timings, engine)
+
+
+def _method(found: list[Ratio]) -> str:
+    sampled = [ratio.p is not None for ratio in found]
+    told = "a bootstrap's over the samples that the reports keep, and p is Mann and Whitney's of these"
+    if not all(sampled):
+        normal = "normal ones of the medians, from the reports' quartiles and numbers of samples"
+        told = f"{told}; where they keep none, {normal}" if any(sampled) else normal
+    return (
+        f"Each report's own medians; the intervals are {told}: what changed between the two runs besides the code is "
+        "not in them."
+    )
 
 
 def _unlike(before: Report, after: Report) -> tuple[str, ...]:

@@ -78,13 +78,18 @@ def _footer(versus: Versus) -> Text:
         f"geometric mean of B / A: {_figure(mean.ratio)}, {CONFIDENCE:.0%} interval {_limits(mean)}; ", style="bold"
     )
     text.append("above 1, B is slower\n", style="bold")
-    rule = f"p < {DIFFERENT:g}" if versus.ratios[0].p is not None else "the interval leaves out 1"
-    text.append(f"{versus.method} They differ where {rule}.\n")
+    text.append(f"{versus.method} They differ where {_rule(versus)}.\n")
     for name, reason in versus.left_out.items():
         text.append(f"left out: {name}: {reason}\n", style="yellow")
     if versus.notes:
         text.append("The machines differ: " + "; ".join(versus.notes) + "\n", style="yellow")
     return text
+
+
+def _rule(versus: Versus) -> str:
+    tested = [ratio.p is not None for ratio in versus.ratios]
+    rules = {f"p < {DIFFERENT:g}": any(tested), "the interval leaves out 1": not all(tested)}
+    return " or, without p, ".join(rule for rule, applies in rules.items() if applies)
 
 
 def _limits(interval: Interval) -> str:

@@ -1,4 +1,4 @@
-"""Crossover curves: every engine's time over the kernel's width, the quartiles as bands, and where the lead changes."""
+"""Crossover curves: every engine's time over the kernel's width, with bands, and where the lead changes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from convbench.report.bands import ALPHA, Bands
 from convbench.report.results import Report, Row, duration
 from convbench.report.style import INK, SOFT, colours, markers
 
@@ -62,12 +63,12 @@ def curve(report: Report, line: dict[int, Row], title: str) -> Figure:
     figure = Figure(figsize=(4.2, 3.5), layout="constrained")
     axes = figure.add_subplot()
     paint, shapes = colours(report.engines), markers(report.engines)
+    bands = Bands([entry for row in line.values() for entry in row.measured.values()])
     for name in report.engines:
         points = {width: row.engines[name] for width, row in line.items() if name in row.measured}
         if points:
             entries = list(points.values())
-            band = [e.q1 for e in entries], [e.q3 for e in entries]
-            axes.fill_between(list(points), *band, color=paint[name], alpha=0.25, lw=0)
+            axes.fill_between(list(points), *bands.limits(entries), color=paint[name], alpha=ALPHA, lw=0)
             axes.plot(
                 list(points), [e.median for e in entries], marker=shapes[name], color=paint[name], label=name,
                 markersize=4.5, linewidth=1.4, markeredgecolor=INK, markeredgewidth=0.3,
@@ -82,7 +83,7 @@ def curve(report: Report, line: dict[int, Row], title: str) -> Figure:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
     axes.set_xlabel(f"kernel width; image {title}")
-    figure.legend(loc="outside lower left", ncols=4)
+    figure.legend(loc="outside lower left", ncols=4, title=bands.title, alignment="left", title_fontsize="medium")
     return figure
 
 

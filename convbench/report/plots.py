@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.figure import Figure
 
-from convbench.report import maps, roof, svg
+from convbench.report import maps, roof, svg, threads
 from convbench.report.curves import FEWEST, crossovers, curve, logarithmic_time
 from convbench.report.front import front_plot
 from convbench.report.layout import Grid, grids
@@ -65,7 +65,7 @@ def baseline(report: Report, wanted: str | None = None) -> str:
 def plots(report: Report, base: str) -> dict[str, list[Plot]]:
     """All figures of a report by section; a section without figures is an empty list."""
     with svg.styled():
-        found = {"maps": [], "curves": [], "suites": [], "errors": [], "roofline": []}
+        found = {"maps": [], "curves": [], "suites": [], "errors": [], "roofline": [], "scaling": []}
         for grid in grids(report):
             found["maps"] += _maps(report, grid, base)
             found["curves"] += _curves(report, grid)
@@ -76,6 +76,8 @@ def plots(report: Report, base: str) -> dict[str, list[Plot]]:
             found["errors"].append(Plot("errors", "Errors", svg.text(errors(report))))
         if roof.known(report):
             found["roofline"].append(Plot("roofline", "Roofline", svg.text(roof.roofline(report))))
+        if report.scaling:
+            found["scaling"].append(Plot("scaling", "Thread scaling", svg.text(threads.scaling_plot(report))))
     return found
 
 

@@ -35,6 +35,10 @@ class Entry:
         Median seconds of the variant that the engine picks unmeasured; None where there is but one.
     plan_seconds : float or None
         Of planning once, generated code and transforms of the weight included; None where it was not taken.
+    variant : str
+        The engine's fastest; empty where there is but one, or it was not taken.
+    times : list of float
+        Some of the samples, seconds in the order of time; empty where they were not kept.
     """
 
     refused: str | None = None
@@ -50,6 +54,8 @@ class Entry:
     version: str = ""
     modelled: float | None = None
     plan_seconds: float | None = None
+    variant: str = ""
+    times: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,27 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Point:
+    """Seconds of a call at a number of threads: median and quartiles of `samples` samples, and some of these."""
+
+    threads: int
+    median: float
+    q1: float
+    q3: float
+    samples: int
+    times: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The fastest engine of a problem at several numbers of threads, one thread first."""
+
+    problem: str
+    engine: str
+    points: list[Point]
+
+
+@dataclass(frozen=True)
 class Report:
     """A whole run.
 
@@ -113,6 +140,8 @@ class Report:
         FLOP/s by dtype, where they were measured.
     bandwidth : float or None
         Bytes per second from memory, where it was measured.
+    scaling : list of Scaling
+        A few problems at several numbers of threads, where there are several.
     """
 
     machine: dict[str, str]
@@ -120,6 +149,7 @@ class Report:
     rows: list[Row]
     peaks: dict[str, float] = field(default_factory=dict)
     bandwidth: float | None = None
+    scaling: list[Scaling] = field(default_factory=list)
 
     @property
     def engines(self) -> list[str]:
@@ -175,7 +205,11 @@ class Report:
                 Row(**{**row, "engines": {name: Entry(**entry) for name, entry in row["engines"].items()}})
                 for row in content["rows"]
             ]
-            return cls(**{**content, "rows": rows})
+            scaling = [
+                Scaling(**{**one, "points": [Point(**point) for point in one["points"]]})
+                for one in content.get("scaling", [])
+            ]
+            return cls(**{**content, "rows": rows, "scaling": scaling})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{str(path)!r} is no report of a run ({type(error).__name__}: {error}); "

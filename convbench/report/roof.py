@@ -6,6 +6,8 @@ The operations are those of the definition, so fast algorithms may stand above t
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -15,6 +17,7 @@ from convbench.report.results import Report, Row
 from convbench.report.style import INK, SOFT, colours, markers
 
 GIGA = 1e9
+DASHES = ("-", "--", "-.", ":")  # a roof for each dtype
 
 
 def known(report: Report) -> bool:
@@ -58,9 +61,8 @@ def _roofs(axes, report):
     peaks = {dtype: peak for dtype, peak in report.peaks.items() if dtype in used}
     right = max([right, *(2 * peak / report.bandwidth for peak in peaks.values())])  # the ridges are seen
     intensity = np.geomspace(left, right, 200)
-    for dtype, peak in peaks.items():
+    for dashes, (dtype, peak) in zip(itertools.cycle(DASHES), peaks.items()):
         roof = np.minimum(peak, intensity * report.bandwidth) / GIGA
-        axes.plot(intensity, roof, color=SOFT, linewidth=1.2, zorder=2)
-        axes.annotate(f"{dtype}: {peak / GIGA:.0f} GFLOP/s", (right, roof[-1]), (-2, 3), textcoords="offset points",
-                      ha="right", color=SOFT)  # fmt: skip
+        label = f"{dtype}: {peak / GIGA:.0f} GFLOP/s"
+        axes.plot(intensity, roof, color=SOFT, linewidth=1.2, linestyle=dashes, zorder=2, label=label)
     axes.set_xlim(left, right)

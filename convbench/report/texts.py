@@ -20,8 +20,8 @@ def sections(base: str) -> dict[str, tuple[str, str]]:
         ),
         "curves": (
             "Where the lead changes",
-            "Median time of one call over the kernel's width, both logarithmic; the band spans the quartiles. Dashed: "
-            "the kernel width at which the lead passes on, interpolated between the measured ones.",
+            "Median time of one call over the kernel's width, both logarithmic. Dashed: the kernel "
+            "width at which the lead passes on, interpolated between the measured ones.",
         ),
         "suites": (
             "Layers and signals",
@@ -37,6 +37,12 @@ def sections(base: str) -> dict[str, tuple[str, str]]:
             "The fastest engine of each problem, by the operations of the definition, under the measured peak and "
             "bandwidth. Engines that multiply less than the definition may stand above the roof.",
         ),
+        "scaling": (
+            "Thread scaling",
+            "One thread's time / the time at so many threads, for the engine that was the fastest at all of them, on "
+            "the problems of each suite that take longest. The band is that of the time at so many threads. Dashed: "
+            "the ideal.",
+        ),
     }
 
 
@@ -47,5 +53,6 @@ def absent(report: Report) -> list[str]:
         notes.append("Roofline: this run's data have no measured peak and bandwidth.")
     if not amortise.known(report):
         notes.append("Amortisation: this run's data have no planning times.")
-    notes.append(f"Thread scaling: this run used {report.machine.get('threads', 'one number of')} threads only.")
+    if not report.scaling:
+        notes.append("Thread scaling: this run's data have no times at several numbers of threads.")
     return notes
