@@ -65,7 +65,7 @@ def test_the_layouts_are_what_they_are_called():
     assert len(layouts["chunks of channels"].chunks) > 1
     assert len(layouts["chunks of groups"].chunks) > 1
     wide = {"along the rows", "along the rows, dilated", "an image", "depthwise", "much padding"}
-    wide |= {"rows of a stride that share a copy", "fewer views than rows"}
+    wide |= {"rows of a stride that share a copy", "fewer views than rows", "a volume", "shared rows of the kernel"}
     assert {name for name, layout in layouts.items() if layout.wide} == wide
 
 
