@@ -36,13 +36,13 @@ GEMM_SHARE = 0.83  # ... at this share of their peak: sgemm 2048³ at 236 GFLOP/
 THIN_ROWS = 24  # a product of fewer output channels than about this spends its time reading columns
 BLAS_GATHER_BYTES_PER_SECOND = 6e9  # a strided NumPy copy, on one core
 # Generated code, against `direct` on the same problem's products, 2-core Cascade Lake VM (2026-11): a
-# product reads its patches from the second-level cache, and copies are made at so many bytes per second and core.
+# product reads its patches from the second-level cache. Copies are made at so many bytes per second.
 PRODUCT_FACTOR = 1.1
-GATHER_BYTES_PER_SECOND = 12e9
+GATHER_BYTES_PER_SECOND, ROW_SECONDS = 30e9, 3e-9  # on a core of a Zen 5 VM (2026-11), and for each row besides
 FAR_BYTES_PER_SECOND = 10e9  # of weights or patches much larger than the second-level cache, per core
 CACHE_BYTES = 4 << 20
 CALL_SECONDS = 2e-6
-VIEW_FACTOR = 1.6  # a view is `direct` itself: predictions leave it to that name
+VIEW_FACTOR = 1.1  # a view is `direct` itself: predictions leave it to that name
 WIDE_SHARE = 1.25  # of its cost by the model that a product along the pixels takes, reading patches from the cache
 FEW_FILTERS = 32  # of a group: one tile of channels, so that a copy would be read once only
 PLAN_BYTES, TASK_BYTES = 1 << 16, 88  # tables of a product, and of a block
@@ -82,7 +82,8 @@ class Im2col(Engine):
         if _is_view(spec):
             return CALL_SECONDS + VIEW_FACTOR * Direct().predict_seconds(spec, machine)
         layout = _layout(spec, machine.threads)
-        copied = spec.itemsize * layout.copied_elements / GATHER_BYTES_PER_SECOND
+        rows = layout.copied_elements / layout.output[2] * len(layout.widths)
+        copied = spec.itemsize * layout.copied_elements / GATHER_BYTES_PER_SECOND + rows * ROW_SECONDS
         kind = Direct("wide" if layout.wide else "dense")
         product = PRODUCT_FACTOR * kind.predict_seconds(_product(spec), machine)
         return CALL_SECONDS + product + (copied + _far_bytes(spec, layout) / FAR_BYTES_PER_SECOND) / machine.threads
