@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -42,6 +43,7 @@ PANEL = (
     "mb1ic12id10ih24iw24oc16od10oh24ow24kd3kh3kw3pd1ph1pw1",
 )
 SECONDS = 0.6  # for each problem, all engines together
+CAUTION = 0.5  # standard deviations
 LONGEST_SECONDS = 0.05  # of one call, by its prediction; slower engines are measured on other problems
 
 Progress = Callable[[str], None]
@@ -79,9 +81,18 @@ def calibrate(
         for key, timing in time_engines(spec, list(ways.values()), seconds)[0].items():
             predicted = ways[key].predict_seconds(spec, machine)
             ratios.setdefault(records.name_of(*key), []).append(timing.median / predicted)
-    factors = {name: math.exp(sum(map(math.log, values)) / len(values)) for name, values in sorted(ratios.items())}
+    factors = {name: _factor(values) for name, values in sorted(ratios.items())}
     where = f"{nominal.model}, {threads} threads, {datetime.date.today().isoformat()}"
     return Profile(hertz, found.bandwidth / threads, factors, where)
+
+
+def _factor(ratios: Sequence[float]) -> float:
+    """The geometric mean of time over prediction, and half a standard deviation more.
+
+    An engine whose predictions spread more must promise more to be chosen: being wrong costs most where it seemed best.
+    """
+    logarithms = [math.log(ratio) for ratio in ratios]
+    return math.exp(statistics.fmean(logarithms) + CAUTION * statistics.pstdev(logarithms))
 
 
 def _ways(spec: ConvSpec, machine: Machine) -> list[Engine]:

@@ -2,9 +2,9 @@
 
 An engine predicts from its own counts of operations and bytes, at the clock rate and bandwidth that `Machine` names,
 with constants that were fitted on one machine.  A profile holds that machine's measured clock and bandwidth and, for
-each engine and variant, a *factor*: how many times its predictions the measured times are, in the geometric mean over
-a panel of problems (`convbench.calibration`).  The judge multiplies by it.  So an engine that another processor runs
-half as well is predicted to take twice as long there.
+each engine and variant, a *factor*: how many times its predictions the measured times are, in the geometric mean and
+half a standard deviation more, over a panel of problems (`convbench.calibration`).  The judge multiplies by it.  So an
+engine that another processor runs half as well is predicted to take twice as long there.
 
 ``convbench calibrate`` writes the user's profile, one for each environment that records know; until then the shipped
 one serves (`SHIPPED`).  Deterministic choices take the shipped factors on every machine.
@@ -137,16 +137,16 @@ SHIPPED = Profile(
     hertz=4.16e9,
     bandwidth=22e9,
     factors={
-        "direct, dense": 1.05,
-        "direct, product": 1.02,
-        "direct, wide": 1.06,
-        "fft": 0.72,
-        "im2col": 0.84,
-        "separable": 1.10,
-        "toeplitz": 0.51,
-        "winograd": 0.97,
-        "winograd4": 1.02,
-        "winograd8": 0.83,
+        "direct, dense": 1.14,
+        "direct, product": 1.08,
+        "direct, wide": 1.20,
+        "fft": 0.95,
+        "im2col": 0.97,
+        "separable": 1.38,
+        "toeplitz": 0.78,
+        "winograd": 1.22,
+        "winograd4": 1.25,
+        "winograd8": 1.03,
     },
     measured="AMD EPYC (Zen 5), 2 threads, 2026-11-25",
 )
