@@ -83,7 +83,7 @@ def measure(
     if not tasks:
         return [], ""
     job = {"tasks": [asdict(task) for task in tasks], "most": most, "image": image, "seconds": seconds}
-    lines, why = _run([sys.executable, "-m", __name__, json.dumps(job)], seconds + grace)
+    lines, why = _run([sys.executable, "-P", "-m", __name__, json.dumps(job)], seconds + grace)
     found = [read(json.loads(line)) for line in lines]
     if not why and len(found) < len(tasks):
         why = f"{seconds:g} s were not enough"

@@ -24,6 +24,14 @@ def _row(name, median, suite="given", engine="direct"):
     )
 
 
+def test_the_process_takes_the_installed_package_whatever_folder_it_runs_in(tmp_path, monkeypatch):
+    (tmp_path / "convbench").mkdir()
+    (tmp_path / "convbench" / "__init__.py").write_text("raise ImportError('the folder that it runs in')")
+    monkeypatch.chdir(tmp_path)
+    found, why = scaling.measure([_row("a", 1e-3)], 2, seconds=2.0, grace=60.0)
+    assert (len(found), why) == (1, "")
+
+
 @pytest.mark.parametrize(("most", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_threads_double_up_to_all(most, counts):
     assert scaling.thread_counts(most) == counts

@@ -53,5 +53,5 @@ def measure(engine: str = "auto") -> Memory | None:
     if not STATUS.exists():
         return None
     text = CHILD.format(status=STATUS, kernel=KERNEL, size=SIZE, engine=engine)
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", text], capture_output=True, text=True, check=True)
     return Memory(f"{SIZE}² with a kernel of {KERNEL}×{KERNEL}", 4 * SIZE**2, max(0, int(done.stdout)))
