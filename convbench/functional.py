@@ -67,7 +67,40 @@ def _hashable(option):
     return tuple(map(_hashable, option)) if isinstance(option, (list, tuple)) else option
 
 
+def _docstring(ndim):
+    return f"""{ndim}-D convolution of `input` with `weight` by the fastest engine.
+
+    Cross-correlation, as in every deep-learning library; ``flip=True`` is true convolution.
+
+    Parameters
+    ----------
+    input : array_like, (N, C, {AXES[ndim]}) or (C, {AXES[ndim]})
+    weight : array_like, (O, C/groups, {AXES[ndim].lower().replace("d", "kd").replace("h", "kh").replace("w", "kw")})
+        Of the same dtype.
+    bias, stride, padding, dilation, groups, padding_mode, flip, engine, tuning, rtol, max_workspace
+        As `convbench.Conv{ndim}d` takes them; the first four as ``torch.nn.functional.conv{ndim}d``.
+    out : ndarray, optional
+        Takes the result.
+
+    Returns
+    -------
+    ndarray, (N, O, ...) or (O, ...)
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arguments that clash or are out of range, each message with both values.
+
+    Notes
+    -----
+    The plan is kept (`convbench.cache_info`) and found again by the weight's place and elements,
+    which costs one comparison of the weight; a `convbench.Conv{ndim}d` saves that.
+    """
+
+
 def _functional(cls):
+    """The function whose layers are of `cls`."""
+
     def conv(
         input,
         weight,
@@ -112,36 +145,8 @@ def _functional(cls):
         )
         return _layers.compute(key, layer, input, out)
 
-    ndim = cls.ndim
-    conv.__name__ = conv.__qualname__ = f"conv{ndim}d"
-    conv.__doc__ = f"""{ndim}-D convolution of `input` with `weight` by the fastest engine.
-
-    Cross-correlation, as in every deep-learning library; ``flip=True`` is true convolution.
-
-    Parameters
-    ----------
-    input : array_like, (N, C, {AXES[ndim]}) or (C, {AXES[ndim]})
-    weight : array_like, (O, C/groups, {AXES[ndim].lower().replace("d", "kd").replace("h", "kh").replace("w", "kw")})
-        Of the same dtype.
-    bias, stride, padding, dilation, groups, padding_mode, flip, engine, tuning, rtol, max_workspace
-        As `convbench.Conv{ndim}d` takes them; the first four as ``torch.nn.functional.conv{ndim}d``.
-    out : ndarray, optional
-        Takes the result.
-
-    Returns
-    -------
-    ndarray, (N, O, ...) or (O, ...)
-
-    Raises
-    ------
-    TypeError, ValueError
-        Arguments that clash or are out of range, each message with both values.
-
-    Notes
-    -----
-    The plan is kept (`convbench.cache_info`) and found again by the weight's place and elements,
-    which costs one comparison of the weight; a `convbench.Conv{ndim}d` saves that.
-    """
+    conv.__name__ = conv.__qualname__ = f"conv{cls.ndim}d"
+    conv.__doc__ = _docstring(cls.ndim)
     return conv
 
 

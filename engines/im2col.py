@@ -43,6 +43,7 @@ FAR_BYTES_PER_SECOND = 10e9  # of weights or patches much larger than the second
 CACHE_BYTES = 4 << 20
 CALL_SECONDS = 2e-6
 VIEW_FACTOR = 1.1  # a view is `direct` itself: predictions leave it to that name
+WIDE_FILTERS = 4  # that always go along the pixels, however many patches there are
 WIDE_SHARE = 1.25  # of its cost by the model that a product along the pixels takes, reading patches from the cache
 FEW_FILTERS = 32  # of a group: one tile of channels, so that a copy would be read once only
 PLAN_BYTES, TASK_BYTES = 1 << 16, 88  # tables of a product, and of a block
@@ -135,12 +136,15 @@ def _far_bytes(spec, layout):
 
 
 def _is_wide(spec):
-    """Whether the product's vectors lie along the pixels: where they are well filled, and patches are not too many."""
+    """Whether the product's vectors lie along the pixels: where they are well filled, and patches are not too many.
+
+    (Few output channels leave no choice: one takes 20 times as long along the channels.)
+    """
     product = _product(spec)
-    channels = product.in_channels // product.groups
+    channels, filters = product.in_channels // product.groups, product.out_channels // product.groups
     fits = channels * (WIDE_ROWS + product.kernel[0]) * LANE_BYTES <= ROOM_BYTES
     costs = works(product)
-    return channels > 1 and fits and costs["wide"] <= WIDE_SHARE * costs["dense"]
+    return channels > 1 and (fits or filters <= WIDE_FILTERS) and costs["wide"] <= WIDE_SHARE * costs["dense"]
 
 
 @lru_cache(maxsize=1024)

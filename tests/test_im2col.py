@@ -29,6 +29,7 @@ LAYOUTS = {
     "along the rows": ConvSpec(1, 3, 34, spatial=(70, 150), kernel=(5, 7), padding=(2, 3)),
     "along the rows, dilated": ConvSpec(1, 2, 34, spatial=(70, 50), kernel=(5, 3), padding=(4, 2), dilation=2),
     "an image": ConvSpec(1, 1, 1, spatial=(100, 300), kernel=(15, 15), padding=7, dtype="float64"),
+    "an image under a large kernel": ConvSpec(1, 1, 1, spatial=(130, 140), kernel=(95, 95), padding=47),
     "a volume": ConvSpec(2, 6, 40, spatial=(7, 9, 11), kernel=(3, 3, 2), padding=1, stride=(2, 1, 1)),
     "far apart taps": ConvSpec(1, 40, 36, spatial=(19, 19), kernel=(3, 3), padding=6, dilation=6),
     "much padding": ConvSpec(1, 4, 36, spatial=(3, 5), kernel=(2, 3), padding=((7, 9), (40, 21))),
@@ -66,6 +67,7 @@ def test_the_layouts_are_what_they_are_called():
     assert len(layouts["chunks of groups"].chunks) > 1
     wide = {"along the rows", "along the rows, dilated", "an image", "depthwise", "much padding"}
     wide |= {"rows of a stride that share a copy", "fewer views than rows", "a volume", "shared rows of the kernel"}
+    wide |= {"an image under a large kernel"}
     assert {name for name, layout in layouts.items() if layout.wide} == wide
 
 
