@@ -12,23 +12,20 @@ import numpy as np
 from convbench import settings
 
 from .dense_shape import CONFLICT_BYTES, conflict, strides
-from .dense_tiling import parts
+from .dense_tiling import TASKS_PER_THREAD, parts
 from .records import ALIGN
 from .target import cache_bytes
 
 #: Part of the L2 cache for a band of input; as much or more is for one block's weights.
 BAND_SHARE = 0.35
-#: The same where the weights are `FAR_WEIGHTS` times the cache, so that each band fetches them from far: 512 -> 1024
-#: channels at 19x19, 3x3, dilation 6: 178 against 219 GFLOP/s; 256 -> 512, 5x5, stride 2 at 20x84: 116 against 162
-#: (Cascade Lake, November 2026; nothing lost or gained at 2 to 9 MB of weights).
-FAR_BAND_SHARE, FAR_WEIGHTS = 4.0, 10
+#: The same where each band fetches its weights from far (`Shape.far_weights`): 512 -> 1024 channels at 19x19, 3x3,
+#: dilation 6: 178 against 219 GFLOP/s; 256 -> 512, 5x5, stride 2 at 20x84: 116 against 162 (Cascade Lake, November 2026;
+#: nothing lost or gained at 2 to 9 MB of weights).  Nor are bands cut for `LONG_TASK_CYCLES` then: the former in 4 bands
+#: 666, in one 705 GFLOP/s with tiles of 6 x 3 (Zen 5).
+FAR_BAND_SHARE = 4.0
 #: Output rows of a band that are worth copying fewer groups at once: rows of taps overlap between bands. 32 groups of
 #: 32 channels, 56x56, 3x3, stride 2: all groups at once leave bands of one row.
 BAND_ROWS = 16
-#: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`. Of two threads that take neighbouring
-#: blocks of channels, both copy the band: 512 -> 2048 channels at 7x7, batch 8: 8 tasks per thread 428, 4 477 GFLOP/s
-#: (Zen 5, November 2026).
-TASKS_PER_THREAD = 4
 #: Work worth a task of its own: at some 4 GHz, 10 us against a fork-join of about 1 us; and work that is better cut,
 #: so that a thread that begins late, or shares its core with another library's, holds nobody up for long.
 TASK_CYCLES, LONG_TASK_CYCLES = 40_000, 2_000_000
@@ -99,13 +96,13 @@ class Layout:
         rows = 1 + max(0, int(self._band_bytes() / row_bytes) - self._extent(1, 1)) // shape.stride[1]
         count = math.ceil(shape.output[1] / rows)
         blocks = shape.groups * len(self._tiling.vectors)
-        count = max(count, math.ceil(self.wanted_tasks() / (shape.batch * shape.output[0] * blocks)))
+        wanted = self._needed_tasks() if self._shape.far_weights(self._itemsize) else self.wanted_tasks()
+        count = max(count, math.ceil(wanted / (shape.batch * shape.output[0] * blocks)))
         return min(groups, shared(count, shape.batch * shape.output[0]) if count > 1 else 1)
 
     def _band_bytes(self):
         """Bytes of input that a band may have."""
-        weights = self._shape.k_count * self._shape.out_channels * self._itemsize
-        return (FAR_BAND_SHARE if weights > FAR_WEIGHTS * cache_bytes() else BAND_SHARE) * cache_bytes()
+        return (FAR_BAND_SHARE if self._shape.far_weights(self._itemsize) else BAND_SHARE) * cache_bytes()
 
     def _row_elements(self):
         """Elements of one channel's padded row, in all slices that an output sees."""
@@ -120,10 +117,14 @@ class Layout:
 
     def wanted_tasks(self):
         """How many tasks the work is worth."""
-        shape = self._shape
-        cycles = self._tiling.cycles * shape.groups * shape.batch * shape.output[0]
-        few = min(int(cycles / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads())
-        return max(1, few, int(cycles / LONG_TASK_CYCLES))
+        return max(self._needed_tasks(), int(self._cycles() / LONG_TASK_CYCLES))
+
+    def _needed_tasks(self):
+        """How many tasks keep all threads busy."""
+        return max(1, min(int(self._cycles() / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads()))
+
+    def _cycles(self):
+        return self._tiling.cycles * self._shape.groups * self._shape.batch * self._shape.output[0]
 
     def bands(self):
         """First and end row of each band."""

@@ -7,6 +7,8 @@ import numpy as np
 
 from convbench.forks import cached_property
 
+from .target import cache_bytes
+
 #: Data this many bytes apart compete for the same sets of the first-level cache (64 sets of 64-byte lines;
 #: half of it is bad enough). 64 -> 64 channels, 1x1 at 32x32 (planes of 4096 bytes), read in place: 60
 #: GFLOP/s, copied: 154 (Zen 4, November 2026).
@@ -17,6 +19,8 @@ COLUMN_TAPS = 0.85
 #: ... and where the parts are at least so wide in the mean, for tiles of one or two columns share too little: 8 -> 91
 #: channels at 7x7, 6x6, padding 2, batch 4: parts of one and two columns 182, one part 15 us (Zen 5, November 2026).
 LEAST_PART = 4
+#: Weights so many times the second-level cache come from far each time that they are read.
+FAR_WEIGHTS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +78,10 @@ class Shape:
     def k_count(self):
         """Products per output."""
         return self.group_channels * math.prod(self.kernel)
+
+    def far_weights(self, itemsize):
+        """Whether all weights together come from far each time that they are read."""
+        return self.k_count * self.out_channels * itemsize > FAR_WEIGHTS * cache_bytes()
 
     @cached_property
     def column_parts(self):

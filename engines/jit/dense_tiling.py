@@ -20,24 +20,30 @@ MULTIPLY_LATENCY = 4
 INSTRUCTIONS_PER_CYCLE = 2
 #: Instructions of a round besides: the offset, the counter, the branch, pointers, a prefetch for each row.
 ROUND_INSTRUCTIONS = 5
-#: Cycles of a round that do not shrink with the tile: the offset, the counter, what the scheduler loses.
-ROUND_CYCLES = 0.5
-#: What bringing a vector of weights, and a pixel, from the second-level cache costs each round, for they do
-#: not stay in the first: 256 -> 64 channels at 56x56, 1x1, tiles of 28 x 1 against 14 x 2: 201 against 217
-#: GFLOP/s (Zen 4, November 2026).
-WEIGHT_CYCLES = 0.5
+#: Cycles of a round for each row of pixels: another line of the first-level cache, often not there; and where weights
+#: come from far, for bands of input are then larger than the second-level one: 512 -> 1024 channels at 19x19, 3x3,
+#: dilation 6, tiles of 6 x 3 against 2 x 6 x 2: 716 against 669 GFLOP/s.  The former, the two below and what a split store
+#: costs are fitted to the times of 3000 tiles of 280 layers (Zen 5, November 2026): the choice is 1.010 times as slow as
+#: the fastest tile in the geometric mean.
+ROW_CYCLES, FAR_ROW_CYCLES = 0.6, 1.3
+#: What bringing a pixel from the second-level cache costs each round, and vectors of weights, which do not stay in the
+#: first: the more of them come in a cycle, the more each waits. 512 -> 2048 channels at 7x7, 1x1, tiles of 9 x 3 against
+#: 13 x 2: 466 against 497 GFLOP/s; 256 -> 64 at 56x56, 1x1, 28 x 1 against 14 x 2: 201 against 217 (Zen 4).
 PIXEL_CYCLES = 0.06
-#: The same for weights that the cache cannot hold: 512 -> 512 at 7x7, 3x3, tiles of 7 x 4 against 2 x 7 x
-#: 2: 200 against 224 GFLOP/s.
-FAR_WEIGHT_CYCLES = 1.5
+WEIGHT_CYCLES = 4.4
 #: Cycles to begin and end a tile.
 TILE_CYCLES = 40
 #: A store of less than a whole cache line, or across two: 64 -> 256 channels at 56x56, 1x1, one thread,
-#: tiles of 14 x 1 against 16 x 1: 96 against 100 GFLOP/s (Zen 4, November 2026).
-SPLIT_STORE_CYCLES = 2.5
+#: tiles of 14 x 1 against 16 x 1: 96 against 100 GFLOP/s (Zen 4, November 2026); 8 -> 512 at 64x64, 3x3, 11 x 2 against
+#: 16 x 1: 390 against 461 (Zen 5).
+SPLIT_STORE_CYCLES = 8
 #: How much slower (by the model) a choice may be that needs one kernel fewer: compiling one takes as long
 #: as some calls.
 KERNEL_WORTH = 0.01
+#: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`. Of two threads that take neighbouring
+#: blocks of channels, both copy the band: 512 -> 2048 channels at 7x7, batch 8: 8 tasks per thread 428, 4 477 GFLOP/s
+#: (Zen 5, November 2026).
+TASKS_PER_THREAD = 4
 #: More rows per tile than this only cost base registers.
 MAX_ROWS = 8
 #: Pixels that share one base register where the step between pixels is not a constant.
@@ -118,17 +124,19 @@ class Machine:
         Vector registers, and multiply-adds of full ones per cycle.
     lanes : int
         Of the blocks that a store transposes; 1 where none is.
-    weights : int
-        Vectors of weights that stay in the cache.
     bases : int
         Base registers for pixels.
+    threads : int
+    far : bool
+        Whether weights come from far.
     """
 
     registers: int
     multiplies: int
     lanes: int
-    weights: int
     bases: int
+    threads: int
+    far: bool
 
 
 def tile_cycles(rows, columns, vectors, run, k_count, machine, width):
@@ -142,8 +150,9 @@ def tile_cycles(rows, columns, vectors, run, k_count, machine, width):
         (products + inputs + weights + ROUND_INSTRUCTIONS + 2 * rows) / INSTRUCTIONS_PER_CYCLE,
         MULTIPLY_LATENCY * run.taps,
     )
-    weight = WEIGHT_CYCLES if k_count * vectors <= machine.weights else FAR_WEIGHT_CYCLES
-    rounds = k_count / run.taps * (busy + ROUND_CYCLES + weight * weights + PIXEL_CYCLES * inputs)
+    row = FAR_ROW_CYCLES if machine.far else ROW_CYCLES
+    waits = WEIGHT_CYCLES * weights * weights / busy + PIXEL_CYCLES * inputs + row * rows
+    rounds = k_count / run.taps * (busy + waits)
     runs, length = (1, pixels) if columns == width else (rows, columns)
     stores = runs * math.ceil(length / machine.lanes) * vectors * machine.lanes
     per_store = machine.lanes.bit_length() + (
@@ -177,8 +186,8 @@ def _count(sizes):
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(height, widths, vectors, k_count, runs, machine, half):
-    """The best `Tiling` of an output plane and of `vectors` vectors of channels.
+def choose(height, widths, vectors, k_count, runs, machine, half, copies):
+    """The best `Tiling` of an output plane and of `vectors` vectors of channels, which come `copies` times.
 
     No tile reaches over from one of the `widths` of columns into the next.  If `half`, the last vector is only
     half used and stands by itself.  (A tile of whole and half vectors broadcasts each pixel twice, which spills:
@@ -191,6 +200,7 @@ def choose(height, widths, vectors, k_count, runs, machine, half):
     for run in runs:
         most_vectors = (machine.registers - SPARE_REGISTERS) // (run.taps + 1)
         for channel_cut in (cut + alone for cut in cuts(vectors - len(alone), min(vectors, most_vectors))):
+            waiting = _waiting(len(channel_cut) * copies, machine.threads)
             for rows, columns in _plane_cuts(height, widths, channel_cut[0], run, machine):
                 cycles = sum(
                     n_rows * n_columns * n_vectors * tile_cycles(row, column, group, run, k_count, machine, width)
@@ -199,10 +209,19 @@ def choose(height, widths, vectors, k_count, runs, machine, half):
                     for group, n_vectors in _count(channel_cut).items()
                 )
                 kernels = len(set(rows)) * len(set(columns)) * len(set(channel_cut))
-                score = cycles * (1 + KERNEL_WORTH * kernels)
+                score = cycles * waiting * (1 + KERNEL_WORTH * kernels)
                 if score < best_score:
                     best, best_score = Tiling(tuple(rows), tuple(columns), tuple(channel_cut), run, cycles), score
     return best
+
+
+def _waiting(blocks, threads):
+    """How much longer all threads take than their share of the work, where blocks are enough to make every task.
+
+    512 -> 512 channels at 7x7, 3x3, two threads: 11 blocks 545, 16 blocks 573 GFLOP/s (Zen 5, November 2026).
+    """
+    enough = blocks >= TASKS_PER_THREAD * threads
+    return math.ceil(blocks / threads) * threads / blocks if enough else 1.0
 
 
 def _plane_cuts(height, widths, vectors, run, machine):
