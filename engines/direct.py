@@ -42,11 +42,13 @@ DENSE_COPY = 68  # a vector of an input that must be padded or spread over the c
 WIDE_TAP = 1.02  # a product, and what loading inputs adds to it where a vector serves one kernel row
 WIDE_LOAD = 3.04
 WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most, for each output channel of a tile; fewer sums wait
+WIDE_REACH = 24  # output rows of a tile, and kernel rows that its pieces add on both sides of what its inputs need
 WIDE_STORE = 4  # an output vector, besides its products
 WIDE_TILE = 100  # rows of tiles, one or more output channels each
 WIDE_STAGE = 3.4  # a vector of an input that must be padded
 WIDE_SPREAD = 16  # the same where the columns have a stride, too
 PRODUCT_TAP = 1.12  # a product of a matrix product
+PRODUCT_LOAD = 14  # a vector of its input, whose fetching few filters do not hide
 PRODUCT_STORE = 9  # an output vector of a matrix product
 PRODUCT_COPY = 1.1  # a vector of its input: each is copied
 PRODUCT_SPREAD = 90  # the same where pixels have a stride
@@ -107,7 +109,7 @@ def _taps(spec):
 
 def _wide_taps(spec, lanes):
     """The same where a tile makes what any of its rows needs; of signals, any of its vectors of one channel."""
-    reaches = [WIDE_ROWS] * (spec.ndim - 1) + ([lanes] if spec.ndim == spec.weight_shape[1] == 1 else [])
+    reaches = [WIDE_REACH] * (spec.ndim - 1) + ([lanes] if spec.ndim == spec.weight_shape[1] == 1 else [])
     taps = math.prod(spec.weight_shape[1:])
     for reach, size, stride, extent in zip(reaches, spec.spatial, spec.stride, spec.extents, strict=False):
         taps *= min(1, (size + reach * stride) / extent)
@@ -157,8 +159,8 @@ def _product_work(spec):
     lanes = LANE_BYTES // spec.itemsize
     vectors = spec.batch * _ceil(math.prod(spec.output_spatial), lanes)
     copy = PRODUCT_SPREAD if any(stride > 1 for stride in spec.stride) else PRODUCT_COPY
-    inputs = spec.in_channels // spec.groups
-    return vectors * (spec.out_channels * (PRODUCT_TAP * inputs + PRODUCT_STORE) + copy * spec.in_channels)
+    inputs = spec.in_channels * max(PRODUCT_TAP * spec.out_channels / spec.groups, PRODUCT_LOAD)
+    return vectors * (inputs + copy * spec.in_channels + PRODUCT_STORE * spec.out_channels)
 
 
 def _depthwise_work(spec):
