@@ -21,7 +21,8 @@ from .records import Record, size, slots
 from .vector import INDEX, Code
 
 FRAME = slots(
-    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place scratch scratch_bytes",
+    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place ahead "
+    "scratch scratch_bytes",
     FRAME_HEAD,
 )
 #: Pixels of a tile: where they begin in the input and the output (bytes), where their inputs' distances are,
@@ -90,7 +91,7 @@ def write_kernel(module, tile, target):
     def multiply(_, panel, weights, *sums):
         if tile.in_place:
             for v in range(tile.vectors):
-                code.prefetch(panel + frame["x_channel"] * PLANES_AHEAD + v * kind.bytes)
+                code.prefetch(panel + frame["ahead"] + v * kind.bytes)
             masks = [*[None] * last, mask]
             inputs = [(panel + v * kind.bytes).load(kind, masks[v]) for v in range(tile.vectors)]
         else:
