@@ -58,7 +58,8 @@ PRODUCT_SPREAD = 90  # the same where pixels have a stride
 DEPTHWISE_TAP = 1.2
 DEPTHWISE_STORE = 9
 TRANSPOSED_ELEMENT = 2
-PRODUCT_SCATTER = 2.5  # times the time of bytes that lie together in memory: it reads a few lines of each plane
+PRODUCT_SCATTER = 2  # times the time of bytes that lie together in memory: it reads a few lines of each plane ...
+PRODUCT_FEW = 14  # ... with more filters than this: tiles of fewer are longer
 LOOP_SHARE = 0.04
 WORTH_A_TRY = 4.0  # a family that costs so many times the best by the model is not measured
 LANE_BYTES = 64
@@ -221,7 +222,7 @@ class Direct(Engine):
             seconds = 2 * spec.macs / (machine.peak_flops("float32") * LOOP_SHARE)
         else:
             seconds = 2 * (LANE_BYTES // spec.itemsize) * works(spec)[kind] / machine.peak_flops(spec.dtype)
-        if kind == "product" and moved > CACHED_BYTES:
+        if kind == "product" and moved > CACHED_BYTES and spec.out_channels // spec.groups > PRODUCT_FEW:
             moved *= PRODUCT_SCATTER
         memory = machine.traffic_seconds(moved, spec.data_bytes)
         seconds *= machine.threads if spec.macs < SMALL_MACS else 1

@@ -28,8 +28,8 @@ from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
 
 DTYPES = ("float32", "float64")
-#: Part of the L2 cache for one block's weights; more k than fit are done in turns that leave their sums in scratch. 512 ->
-#: 1024 channels at 19x19, 3x3, dilation 6: 0.6 616, 0.3 669, 0.15 663 GFLOP/s (Zen 5, November 2026).
+#: Part of the L2 cache for one block's weights; more k than fit are done in turns that leave their sums in scratch. 512
+#: -> 1024 channels at 19x19, 3x3, dilation 6: 0.6 616, 0.3 669, 0.15 663 GFLOP/s (Zen 5, November 2026).
 WEIGHT_SHARE = 0.3
 #: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no
 #: limit where it is.
@@ -285,7 +285,8 @@ class DensePlan(Framed):
     def _turns(self, images, bands, chunks):
         """Tasks so that each thread stays with a band of input, which it copies, while it computes chunk after chunk.
 
-        64 -> 64 channels at 56x56, 3x3, two threads: band after band 505, in these turns 514 GFLOP/s (Zen 5, November 2026).
+        64 -> 64 channels at 56x56, 3x3, two threads: band after band 505, in these turns 514 GFLOP/s (Zen 5, November
+        2026).
         """
         threads = settings.get_num_threads()
         band, chunk = np.divmod(np.arange(images * bands * chunks), chunks)

@@ -145,8 +145,8 @@ def write_kernel(module, tile, target):
 def _fetched_ahead(tile, kind):
     """Inputs of the next tile that are asked for, one in each line that is new if that tile is to the right.
 
-    The cache would fetch them one after the other: 256 -> 16 channels at 56x56, 1x1, batch 16, tiles of 28 x 1: the last
-    input's line only 159, both lines 318 GFLOP/s (Zen 5, November 2026).
+    The cache would fetch them one after the other: 256 -> 16 channels at 56x56, 1x1, batch 16, tiles of 28 x 1: the
+    last input's line only 159, both lines 318 GFLOP/s (Zen 5, November 2026).
     """
     last = tile.run.stride * (tile.columns - 1)
     return [last] if tile.last else list(range(last, -1, -LINE_BYTES // kind.itemsize))

@@ -19,9 +19,9 @@ from .target import cache_bytes
 #: Part of the L2 cache for a band of input; as much or more is for one block's weights.
 BAND_SHARE = 0.35
 #: The same where each band fetches its weights from far (`Shape.far_weights`): 512 -> 1024 channels at 19x19, 3x3,
-#: dilation 6: 178 against 219 GFLOP/s; 256 -> 512, 5x5, stride 2 at 20x84: 116 against 162 (Cascade Lake, November 2026;
-#: nothing lost or gained at 2 to 9 MB of weights).  Nor are bands cut for `LONG_TASK_CYCLES` then: the former in 4 bands
-#: 666, in one 705 GFLOP/s with tiles of 6 x 3 (Zen 5).
+#: dilation 6: 178 against 219 GFLOP/s; 256 -> 512, 5x5, stride 2 at 20x84: 116 against 162 (Cascade Lake, November
+#: 2026; nothing lost or gained at 2 to 9 MB of weights).  Nor are bands cut for `LONG_TASK_CYCLES` then: the former in
+#: 4 bands 666, in one 705 GFLOP/s with tiles of 6 x 3 (Zen 5).
 FAR_BAND_SHARE = 4.0
 #: Output rows of a band that are worth copying fewer groups at once: rows of taps overlap between bands. 32 groups of
 #: 32 channels, 56x56, 3x3, stride 2: all groups at once leave bands of one row.

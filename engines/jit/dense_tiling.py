@@ -22,13 +22,13 @@ INSTRUCTIONS_PER_CYCLE = 2
 ROUND_INSTRUCTIONS = 5
 #: Cycles of a round for each row of pixels: another line of the first-level cache, often not there; and where weights
 #: come from far, for bands of input are then larger than the second-level one: 512 -> 1024 channels at 19x19, 3x3,
-#: dilation 6, tiles of 6 x 3 against 2 x 6 x 2: 716 against 669 GFLOP/s.  The former, the two below and what a split store
-#: costs are fitted to the times of 3000 tiles of 280 layers (Zen 5, November 2026): the choice is 1.010 times as slow as
-#: the fastest tile in the geometric mean.
+#: dilation 6, tiles of 6 x 3 against 2 x 6 x 2: 716 against 669 GFLOP/s.  The former, the two below and what a split
+#: store costs are fitted to the times of 3000 tiles of 280 layers (Zen 5, November 2026): the choice is 1.010 times as
+#: slow as the fastest tile in the geometric mean.
 ROW_CYCLES, FAR_ROW_CYCLES = 0.6, 1.3
 #: What bringing a pixel from the second-level cache costs each round, and vectors of weights, which do not stay in the
-#: first: the more of them come in a cycle, the more each waits. 512 -> 2048 channels at 7x7, 1x1, tiles of 9 x 3 against
-#: 13 x 2: 466 against 497 GFLOP/s; 256 -> 64 at 56x56, 1x1, 28 x 1 against 14 x 2: 201 against 217 (Zen 4).
+#: first: the more of them come in a cycle, the more each waits. 512 -> 2048 channels at 7x7, 1x1, tiles of 9 x 3
+#: against 13 x 2: 466 against 497 GFLOP/s; 256 -> 64 at 56x56, 1x1, 28 x 1 against 14 x 2: 201 against 217 (Zen 4).
 PIXEL_CYCLES = 0.06
 WEIGHT_CYCLES = 4.4
 #: Cycles to begin and end a tile.

@@ -250,14 +250,15 @@ class ProductPlan(Framed):
     def _ahead(self):
         """Bytes from inputs read in place to those that are asked for: of later channels, or of the next tile.
 
-        The latter where inputs are far and a tile has enough of each plane.
-        512 -> 12 channels at 64x64 312, 480; 256 -> 4 at 56x56, batch 16, 68, 105; but tiles of one vector, 256 -> 16 at
-        56x56, 228, 113, and nearer ones, 128 -> 6 at 56x56, batch 8, 409, 332 GFLOP/s (Zen 5, November 2026).
+        The latter where inputs are far and a tile has enough of each plane, or the former would compete for the cache.
+        512 -> 12 channels at 64x64 312, 480; 256 -> 4 at 56x56, batch 16, 68, 105; but tiles of one vector, 256 -> 16
+        at 56x56, 228, 113, and nearer ones, 128 -> 6 at 56x56, batch 8, 409, 332 GFLOP/s (Zen 5, November 2026).
         """
         vectors = max(self._cut.vectors)
         plane = self._plane * self._itemsize
-        near = FAR_BYTES if plane % PAGE_BYTES else FAR_PAGES_BYTES
-        if vectors > 1 and self._spec.batch * self._spec.in_channels * plane > near:
+        same = plane % PAGE_BYTES == 0
+        near = FAR_PAGES_BYTES if same else FAR_BYTES
+        if (same or vectors > 1) and self._spec.batch * self._spec.in_channels * plane > near:
             return vectors * self._target.vector_bytes
         return kernels.PLANES_AHEAD * plane
 
