@@ -25,7 +25,7 @@ ROUND_INSTRUCTIONS = 5
 #: dilation 6, tiles of 6 x 3 against 2 x 6 x 2: 716 against 669 GFLOP/s.  The former, the two below and what a split
 #: store costs are fitted to the times of 3000 tiles of 280 layers (Zen 5, November 2026): the choice is 1.010 times as
 #: slow as the fastest tile in the geometric mean.
-ROW_CYCLES, FAR_ROW_CYCLES = 0.6, 1.3
+ROW_CYCLES, FAR_ROW_CYCLES = 0.6, 2.5
 #: What bringing a pixel from the second-level cache costs each round, and vectors of weights, which do not stay in the
 #: first: the more of them come in a cycle, the more each waits. 512 -> 2048 channels at 7x7, 1x1, tiles of 9 x 3
 #: against 13 x 2: 466 against 497 GFLOP/s; 256 -> 64 at 56x56, 1x1, 28 x 1 against 14 x 2: 201 against 217 (Zen 4).
