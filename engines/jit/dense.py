@@ -243,9 +243,9 @@ class DensePlan(Framed):
 
     def _chunks(self, bands):
         """Ranges of blocks that one task computes: all, or fewer where images and bands alone make too few tasks."""
-        shape, layout = self._shape, self._layout
-        least = math.ceil(shape.groups / layout.groups_together()) if layout.copying else 1
-        count = min(len(self._blocks), max(least, math.ceil(layout.wanted_tasks() / (shape.batch * bands))))
+        layout = self._layout
+        wanted = math.ceil(layout.wanted_tasks() / (self._shape.batch * bands))
+        count = min(len(self._blocks), max(layout.least_chunks(), wanted))
         ends = np.cumsum(parts(len(self._blocks), count))
         return np.concatenate([[0], ends[:-1]]), ends
 
@@ -275,8 +275,8 @@ class DensePlan(Framed):
             "row": begin[band % len(begin)] * shape.stride[1] - shape.padding[1][0],
             "lines": shape.spatial[2] if shape.last else count,
             "length": count if shape.last else shape.spatial[2],
-            "shift_from": first * source,
-            "shift_to": first * copied,
+            "first": first * source,
+            "shift": -first * copied,
             "key": (image * len(ends) + band) * len(self._blocks) + chunk,
         }
         tasks = table(kernels.TASK, rows)

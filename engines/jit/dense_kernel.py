@@ -37,9 +37,9 @@ POSITION = slots("x out kernel runs length k k_end k_step k_low k_high")
 #: sums).
 BLOCK = slots("weights x out bias channels vectors kernel bytes")
 #: A task: the image it reads and writes, its ranges of positions and of blocks, and what to copy: the first
-#: slice and row, lines, where they begin in the input and in the copy, their length, and the key under
-#: which the copy is known.
-TASK = slots("x out position position_end block block_end slice row lines shift_from shift_to length key")
+#: slice and row, lines, where they begin in the input, what the blocks' places in the input are off by in the copy,
+#: the lines' length, and the key under which the copy is known.
+TASK = slots("x out position position_end block block_end slice row lines first shift length key")
 #: One call of a kernel, and of the function that stores its sums; `ahead` is the next call's `x`.
 TILE = slots("x ahead weights offsets k_count start start_step sums out channels vectors bytes runs length")
 
@@ -238,7 +238,7 @@ def write_task(module, dtype, target):
     copying = fixed["copying"].compare("!=", 0)
     with code.when(copying):
         _copy_once(code, frame, fixed, task, source, scratch, code.vector(dtype))
-    x = copying.choose(scratch + SCRATCH_HEAD, source)
+    x = copying.choose(scratch + SCRATCH_HEAD + task["shift"], source)
     partials = scratch + fixed["partial_at"]
     kind = code.vector(dtype)
     tile_room = code.stack(
@@ -304,7 +304,7 @@ def _copy_once(code, frame, fixed, task, source, scratch, kind):
     key = task["key"] + ((frame + FRAME_SERIAL).load() << 32)
     with code.when(scratch.load().compare("!=", key)):
         scratch.store(key)
-        data = scratch + SCRATCH_HEAD + fixed["copy_at"] + task["shift_to"]
+        data = scratch + SCRATCH_HEAD + fixed["copy_at"]
         lines = _Lines(code, fixed, task, kind)
 
         def over_slices(slice_number):
@@ -315,7 +315,7 @@ def _copy_once(code, frame, fixed, task, source, scratch, kind):
                 inside = (z.compare(">=", 0) & z.compare("<", fixed["depth"])) & (
                     y.compare(">=", 0) & y.compare("<", fixed["height"])
                 )
-                begin = source + task["shift_from"] + fixed["slice_from"] * z + fixed["row_from"] * y
+                begin = source + task["first"] + fixed["slice_from"] * z + fixed["row_from"] * y
                 end = data + fixed["slice_to"] * slice_number + fixed["row_to"] * row_number
                 with code.either(inside) as (copied, zero):
                     with copied:
