@@ -329,6 +329,10 @@ class Code:
         """An instruction without operands, in the processor's own language."""
         self.builder.asm(ir.FunctionType(ir.VoidType(), []), text, "", [], True)
 
+    def reload(self):
+        """Forget what is in memory: values loaded so far are not kept in registers to be used instead of loads to come."""
+        self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+
     def prefetch(self, pointer, write=False):
         """Ask for the cache line at `pointer`, which may be any address, to read it or to write to it."""
         flags = [self.int32(int(write)), self.int32(3), self.int32(1)]

@@ -44,6 +44,10 @@ BLOCK = ("source", "out", "weights", "bias")
 ROW = ("line", "weights", "count")
 #: Columns at most: the code of a row holds a multiply-add for every pair of columns that meet.
 MAX_WIDTH = 32
+#: Registers besides sums: the input and the tap being multiplied, and one in flight.
+SPARE_REGISTERS = 3
+#: So few taps along a row may keep their inputs in registers, where the compiler finds room: 19 x 19, k = 3: 12 % more.
+FEW_TAPS = 3
 #: Cycles to transpose one element (16 x 16 float32 take about 100; Zen 4, 2026-11), and what a plane costs
 #: in the other kernel besides its multiply-adds, per plane and per row.
 TRANSPOSE_CYCLES = 0.4
@@ -172,15 +176,19 @@ def write_task(code, dtype, axis):
 
 def _write_row(code, kind, axis, line, weight, count, bias, out, line_step, weight_step):
     """One output row, in pieces whose sums fit the registers."""
-    pieces = -(-axis[1] // (code.target.registers - 3))
+    pieces = -(-axis[1] // (code.target.registers - SPARE_REGISTERS))
     length = -(-axis[1] // pieces)
     for first in range(0, axis[1], length):
         outputs = range(first, min(first + length, axis[1]))
         joined = [[(o - first, i) for o, i in pairs if o in outputs] for pairs in _pairs(*axis)]
+        held = len(outputs) + len({i for mine in joined for _, i in mine})
+        crowded = held > code.target.registers - SPARE_REGISTERS and len(joined) > FEW_TAPS
 
-        def kernel_row(_, line, weight, *sums, joined=joined):
+        def kernel_row(_, line, weight, *sums, joined=joined, crowded=crowded):
             sums = list(sums)
             for kx, mine in enumerate(joined):
+                if crowded:  # 28 x 28, k = 7: 131 instead of 212 us, k = 29: 389 instead of 611 (Zen 5, 2026-11)
+                    code.reload()
                 if mine:
                     tap = (weight + kx * kind.bytes).load(kind)
                 for o, i in mine:
