@@ -330,7 +330,7 @@ class Code:
         self.builder.asm(ir.FunctionType(ir.VoidType(), []), text, "", [], True)
 
     def reload(self):
-        """Forget what is in memory: values loaded so far are not kept in registers to be used instead of loads to come."""
+        """Forget what is in memory: no value loaded so far is kept in a register to save a load to come."""
         self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
 
     def prefetch(self, pointer, write=False):

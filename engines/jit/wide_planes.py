@@ -16,6 +16,7 @@ import numpy as np
 
 from .compile import address
 from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .target import cache_bytes
 from .vector import Code, Value
 
 #: Words of a frame behind its head.
@@ -44,14 +45,17 @@ BLOCK = ("source", "out", "weights", "bias")
 ROW = ("line", "weights", "count")
 #: Columns at most: the code of a row holds a multiply-add for every pair of columns that meet.
 MAX_WIDTH = 32
+#: Part of the second-level cache for a block's transposed inputs and outputs.
+SCRATCH_SHARE = 0.75
 #: Registers besides sums: the input and the tap being multiplied, and one in flight.
 SPARE_REGISTERS = 3
 #: So few taps along a row may keep their inputs in registers, where the compiler finds room: 19 x 19, k = 3: 12 % more.
 FEW_TAPS = 3
-#: Cycles to transpose one element (16 x 16 float32 take about 100; Zen 4, 2026-11), and what a plane costs
-#: in the other kernel besides its multiply-adds, per plane and per row.
-TRANSPOSE_CYCLES = 0.4
-PLANE_CYCLES, ROW_CYCLES = 100, 2
+#: Cycles of a multiply-add here, with what it loads, and to transpose one element; what costs more where a row's sums
+#: come in pieces; and of a multiply-add in the other kernels, and of a row of inputs or outputs there. Fitted to 58
+#: shapes of 7 x 7 to 32 x 32 with kernels of 3 to 13 (Zen 5, 2026-11).
+JOINED_CYCLES, TRANSPOSE_CYCLES, PIECES_CYCLES = 0.57, 0.55, 1.3
+OTHER_CYCLES, ROW_CYCLES = 0.58, 11
 
 
 def _pairs(size, out, kernel, stride, dilation, low):
@@ -74,16 +78,19 @@ def suits(geometry, target):
     if not flat or g.channels > 1 or g.outputs > 1 or g.groups < lanes or max(g.size[2], g.out[2]) > MAX_WIDTH:
         return False
     planes = math.prod(g.size), math.prod(g.out)
-    if min(planes) < lanes:
+    if min(planes) < lanes or sum(planes) * target.vector_bytes > SCRATCH_SHARE * cache_bytes():
         return False
     joined = math.prod(sum(map(len, _pairs(*_axis(g, axis)))) for axis in (1, 2))
-    here = joined / lanes + TRANSPOSE_CYCLES * sum(planes)
-    other = (
-        g.out[1] * -(-g.out[2] // lanes) * g.kernel[1] * g.kernel[2]
-        + PLANE_CYCLES
-        + ROW_CYCLES * (g.size[1] + g.out[1])
-    )
+    here = JOINED_CYCLES * joined / lanes + TRANSPOSE_CYCLES * sum(planes)
+    here *= PIECES_CYCLES if _pieces(g.out[2], target) > 1 else 1
+    products = g.out[1] * -(-g.out[2] // lanes) * g.kernel[1] * g.kernel[2]
+    other = OTHER_CYCLES * products + ROW_CYCLES * (g.size[1] + g.out[1])
     return here < other
+
+
+def _pieces(outputs, target):
+    """How many pieces a row of outputs comes in, so that its sums fit the registers."""
+    return -(-outputs // (target.registers - SPARE_REGISTERS))
 
 
 def write_transpose(code, dtype):
@@ -176,8 +183,7 @@ def write_task(code, dtype, axis):
 
 def _write_row(code, kind, axis, line, weight, count, bias, out, line_step, weight_step):
     """One output row, in pieces whose sums fit the registers."""
-    pieces = -(-axis[1] // (code.target.registers - SPARE_REGISTERS))
-    length = -(-axis[1] // pieces)
+    length = -(-axis[1] // _pieces(axis[1], code.target))
     for first in range(0, axis[1], length):
         outputs = range(first, min(first + length, axis[1]))
         joined = [[(o - first, i) for o, i in pairs if o in outputs] for pairs in _pairs(*axis)]
