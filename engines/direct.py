@@ -32,26 +32,29 @@ GENERATED_DTYPES = ("float32", "float64")
 PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows
 LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 
-# What the families cost, in multiply-adds of whole vectors at the processor's peak, fitted to the times of 1026 random
+# What the families cost, in multiply-adds of whole vectors at the processor's peak, fitted to the times of 1430 random
 # problems of one to three dimensions and layers of networks that two or three families compute about as fast, on a
-# 2-core Zen 5 VM, 2026-11. The choice is 1.05 times as slow as the fastest in the geometric mean, in 15 % of them more
+# 2-core Zen 5 VM, 2026-11. The choice is 1.025 times as slow as the fastest in the geometric mean, in 13 % of them more
 # than 1.05 times. Where a machine's families differ otherwise, its profile says so.
 HALF_VECTOR = 0.85  # of up to half a vector of output channels: half on processors that halve long vectors
-DENSE_STORE = 31  # an output vector, besides its products: it is transposed
-DENSE_COPY = 68  # a vector of an input that must be padded or spread over the cache's sets
-WIDE_TAP = 1.02  # a product, and what loading inputs adds to it where a vector serves one kernel row
-WIDE_LOAD = 3.04
+DENSE_STORE = 29  # an output vector, besides its products: it is transposed
+DENSE_COPY = 35  # a vector of an input that must be padded or spread over the cache's sets
+WIDE_TAP = 0.96  # a product, and what loading inputs adds to it where a vector serves one kernel row
+WIDE_LOAD = 2.9
 WIDE_ROWS = 8  # kernel rows that a loaded vector serves at most, for each output channel of a tile; fewer sums wait
 WIDE_REACH = 24  # output rows of a tile, and kernel rows that its pieces add on both sides of what its inputs need
-WIDE_STORE = 4  # an output vector, besides its products
-WIDE_TILE = 100  # rows of tiles, one or more output channels each
-WIDE_STAGE = 3.4  # a vector of an input that must be padded
-WIDE_SPREAD = 16  # the same where the columns have a stride, too
-PRODUCT_TAP = 1.12  # a product of a matrix product
-PRODUCT_LOAD = 10  # a vector of its input, whose fetching few filters do not hide
-PRODUCT_STORE = 9  # an output vector of a matrix product
-PRODUCT_COPY = 1.1  # a vector of its input: each is copied
-PRODUCT_SPREAD = 90  # the same where pixels have a stride
+WIDE_STORE = 3  # an output vector, besides its products
+WIDE_TILE = 130  # rows of tiles, one or more output channels each; a row's ends are by themselves
+WIDE_STAGE = 2.8  # a vector of an input that must be padded
+WIDE_SPREAD = 20  # the same where the columns have a stride, too
+PRODUCT_TAP = 1.17  # a product of a matrix product
+PRODUCT_LOAD = 4.2  # a vector of its input, whose fetching few filters do not hide
+PRODUCT_VECTOR = 25  # a vector of a group's pixels
+PRODUCT_STORE = 5.8  # an output vector of a matrix product
+PRODUCT_APART = 16  # the same where outputs compete for the cache's sets
+PRODUCT_GROUP = 365  # a group of an image
+PRODUCT_COPY = 0.7  # a vector of its input: each is copied
+PRODUCT_SPREAD = 110  # the same where pixels have a stride
 # Not fitted, but from counts of operations: a row of taps over a tile of 14 pixels is about 1.2 instructions for each
 # slot of a multiply-add (the pixel's load, its address, the tap's load); an output vector begins and ends with two
 # loads, a store and its part of a tile's 40 cycles. Transposing copies move about an element per cycle.
@@ -149,8 +152,9 @@ def _wide_work(spec):
     products = _wide_taps(spec, lanes) * (WIDE_TAP + WIDE_LOAD / served) * waiting + WIDE_STORE
     work = spec.batch * spec.out_channels * math.prod(rows) * vectors * products
     if not depthwise or spec.ndim == 3:
-        tall = _ceil(rows[-1] if rows else vectors, WIDE_ROWS)
-        work += WIDE_TILE * spec.batch * spec.out_channels / filters * math.prod(rows[:-1]) * tall
+        bands = math.prod(rows[:-1]) * _ceil(rows[-1] if rows else vectors, WIDE_ROWS)
+        parts = min(vectors, 2 + (spec.padding[-1][0] > 0)) if rows else 1  # the ends of rows are computed by themselves
+        work += WIDE_TILE * spec.batch * spec.out_channels / filters * bands * parts
     stage = WIDE_SPREAD if spec.stride[-1] > 1 else WIDE_STAGE if any(map(any, spec.padding)) else 0
     return work + stage * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes
 
@@ -161,7 +165,11 @@ def _product_work(spec):
     vectors = spec.batch * _ceil(math.prod(spec.output_spatial), lanes)
     copy = PRODUCT_SPREAD if any(stride > 1 for stride in spec.stride) else PRODUCT_COPY
     inputs = spec.in_channels * max(PRODUCT_TAP * spec.out_channels / spec.groups, PRODUCT_LOAD)
-    return vectors * (inputs + copy * spec.in_channels + PRODUCT_STORE * spec.out_channels)
+    apart = math.prod(spec.output_spatial) * spec.itemsize % CONFLICT_BYTES == 0
+    store = PRODUCT_APART if apart else PRODUCT_STORE
+    each = PRODUCT_VECTOR * spec.groups
+    work = vectors * (each + inputs + copy * spec.in_channels + store * spec.out_channels)
+    return work + PRODUCT_GROUP * spec.batch * spec.groups
 
 
 def _depthwise_work(spec):

@@ -26,7 +26,7 @@ import numpy as np
 
 from convbench import forks
 from convbench.engine import UNROUNDED_GUARD, Engine, unit_roundoff
-from convbench.machine import Machine, this_machine
+from convbench.machine import CACHED_BYTES, Machine, this_machine
 from convbench.settings import get_num_threads
 from convbench.spec import ConvSpec
 
@@ -48,11 +48,13 @@ SUM_GROWTH = 1 / 8
 
 # Cycles of a core, fitted to 3×3 layers of 64 to 512 channels (Cascade Lake, 2026-11).
 GATHER_CYCLES = (
-    1.1  # a vector of a channel's tiles at one frequency, per product along both dimensions: transformed ...
+    0.6  # a vector of a channel's tiles at one frequency, per product along both dimensions: transformed ...
 )
-SCATTER_CYCLES = 0.8  # ... and back, through the L2 cache
-SHARED_GATHER_CYCLES = 36  # the same through the last-level cache, whatever the tile
+SCATTER_CYCLES = 1.4  # ... and back, through the L2 cache (these two by 294 -> 9 and 2 -> 77 channels, Zen 5, 2026-11)
+SHARED_GATHER_CYCLES = 24  # the same through the last-level cache, whatever the tile
 SHARED_SCATTER_CYCLES = 19
+#: What bytes that no cache holds cost besides: 2 -> 225 channels, 29,581 pixels, batch 4, 8.2 ms for 107 MB (Zen 5).
+FAR_TRAFFIC = 3
 ROUND_CYCLES = 4000  # the start of a round of tasks, and waiting for its last one
 REGISTERS = {64: 32}  # by bytes of a vector; others have
 FEWER_REGISTERS = 16
@@ -185,7 +187,8 @@ def _seconds(spec, outputs, machine):
     cycles += vectors * (gather * channels + scatter * filters)
     cycles = cycles * products * spec.groups / machine.threads + ROUND_CYCLES * (1 if fused else 3)
     weights = math.prod(spec.weight_shape[:2]) * products * spec.itemsize
-    return max(cycles / machine.hertz, (weights + spec.data_bytes) / machine.bandwidth)
+    moved = weights + spec.data_bytes * (FAR_TRAFFIC if spec.data_bytes > CACHED_BYTES else 1)
+    return max(cycles / machine.hertz, moved / machine.bandwidth)
 
 
 class _Plan:
