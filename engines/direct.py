@@ -153,7 +153,7 @@ def _wide_work(spec):
     work = spec.batch * spec.out_channels * math.prod(rows) * vectors * products
     if not depthwise or spec.ndim == 3:
         bands = math.prod(rows[:-1]) * _ceil(rows[-1] if rows else vectors, WIDE_ROWS)
-        parts = min(vectors, 2 + (spec.padding[-1][0] > 0)) if rows else 1  # the ends of rows are computed by themselves
+        parts = min(vectors, 2 + (spec.padding[-1][0] > 0)) if rows else 1  # rows' ends are computed by themselves
         work += WIDE_TILE * spec.batch * spec.out_channels / filters * bands * parts
     stage = WIDE_SPREAD if spec.stride[-1] > 1 else WIDE_STAGE if any(map(any, spec.padding)) else 0
     return work + stage * spec.batch * spec.in_channels * math.prod(spec.spatial) / lanes

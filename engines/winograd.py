@@ -48,10 +48,10 @@ SUM_GROWTH = 1 / 8
 
 # Cycles of a core, fitted to 3×3 layers of 64 to 512 channels (Cascade Lake, 2026-11).
 GATHER_CYCLES = (
-    0.6  # a vector of a channel's tiles at one frequency, per product along both dimensions: transformed ...
+    1.1  # a vector of a channel's tiles at one frequency, per product along both dimensions: transformed ...
 )
-SCATTER_CYCLES = 1.4  # ... and back, through the L2 cache (these two by 294 -> 9 and 2 -> 77 channels, Zen 5, 2026-11)
-SHARED_GATHER_CYCLES = 24  # the same through the last-level cache, whatever the tile
+SCATTER_CYCLES = 1.4  # ... and back, through the L2 cache (2 -> 77 channels at 19×19, Zen 5, 2026-11)
+SHARED_GATHER_CYCLES = 30  # the same through the last-level cache, whatever the tile
 SHARED_SCATTER_CYCLES = 19
 #: What bytes that no cache holds cost besides: 2 -> 225 channels, 29,581 pixels, batch 4, 8.2 ms for 107 MB (Zen 5).
 FAR_TRAFFIC = 3
