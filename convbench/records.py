@@ -22,6 +22,7 @@ means nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -248,13 +249,12 @@ def write_all(texts: Mapping[Path, str]) -> None:
 
 def _stage(path, text) -> Path:
     temporary = path.parent / f"{path.stem}-{os.urandom(8).hex()}{TEMPORARY}"
-    try:
+    with contextlib.ExitStack() as undo:  # after an interrupt too
+        undo.callback(temporary.unlink, missing_ok=True)
         # Not `tempfile`, whose files no other user may read: records are shipped and shared.
         with open(temporary, "x", encoding="utf-8") as file:
             file.write(text)
-    except BaseException:  # an interrupt too
-        temporary.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
     return temporary
 
 

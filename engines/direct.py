@@ -32,9 +32,9 @@ GENERATED_DTYPES = ("float32", "float64")
 PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")  # that `jit.target` knows
 LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 
-# What the families cost, in multiply-adds of whole vectors at the processor's peak, fitted to the times of 1430 random
+# What the families cost, in multiply-adds of whole vectors at the processor's peak, fitted to the times of 1456 random
 # problems of one to three dimensions and layers of networks that two or three families compute about as fast, on a
-# 2-core Zen 5 VM, 2026-11. The choice is 1.025 times as slow as the fastest in the geometric mean, in 13 % of them more
+# 2-core Zen 5 VM, 2026-11. The choice is 1.023 times as slow as the fastest in the geometric mean, in 11 % of them more
 # than 1.05 times. Where a machine's families differ otherwise, its profile says so.
 HALF_VECTOR = 0.85  # of up to half a vector of output channels: half on processors that halve long vectors
 DENSE_STORE = 29  # an output vector, besides its products: it is transposed

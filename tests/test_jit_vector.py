@@ -17,6 +17,7 @@ from convbench.engines.jit import compile as compiler
 from convbench.engines.jit.dense import DensePlan
 from convbench.engines.jit.depthwise import DepthwisePlan
 from convbench.engines.jit.target import levels, target
+from convbench.engines.jit.transpose import transposed
 from convbench.engines.jit.vector import Code, Kind
 from convbench.engines.jit.wide import WidePlan
 from convbench.verify import expected, measured_error
@@ -148,7 +149,7 @@ def test_transpose(level, dtype):
     def write(code):
         source, out = code.arguments
         rows = [(source + row * kind.bytes).load(kind) for row in range(kind.lanes)]
-        for number, column in enumerate(code.transpose(rows)):
+        for number, column in enumerate(transposed(rows)):
             (out + number * kind.bytes).store(column)
 
     matrix = np.arange(kind.lanes**2).reshape(kind.lanes, -1).astype(dtype)

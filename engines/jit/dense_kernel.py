@@ -18,6 +18,7 @@ from . import compile as compiler
 from .dense_tiling import PIXELS_PER_BASE, Run
 from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
 from .records import Record, size, slots
+from .transpose import transposed
 from .vector import Code, Kind
 
 #: What is the same for all tiles of a plan.
@@ -207,7 +208,7 @@ def write_store_channels_first(module, dtype, target):
             def over_blocks(first):
                 here = sums + first * pixel_bytes + vector * kind.bytes
                 there = out + vector * kind.lanes * channel_bytes + first * kind.itemsize
-                lines = code.transpose([(here + pixel_bytes * row).load(kind) for row in range(kind.lanes)])
+                lines = transposed([(here + pixel_bytes * row).load(kind) for row in range(kind.lanes)])
                 mask = code.mask(length - first, kind)
                 with code.either(channels.compare(">=", kind.lanes)) as (full, part):
                     with full:

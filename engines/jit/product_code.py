@@ -55,23 +55,7 @@ def write_task(code, dtype, filters, tiles):
     frequency_bytes = word["tile_blocks"] * block_bytes
     channel_bytes = word["slots"] * word["plane_bytes"]
     inputs = pointer("inputs") + group * word["channels"] * channel_bytes + first * element
-
-    def gather(c):
-        source = inputs + c * channel_bytes
-
-        def tile(t):
-            at = source + t * word["plane_bytes"]
-            to = packed + (t // tiles) * block_bytes + (c * tiles + t % tiles) * element
-
-            def frequency(_, at, to):
-                store_element(to, load_element(at, kind))
-                return at + element, to + frequency_bytes
-
-            code.loop(count, frequency, (at, to))
-
-        code.loop(word["tiles"], tile)
-
-    code.loop(word["channels"], gather)
+    _gather(code, kind, word, inputs, channel_bytes, packed, (block_bytes, frequency_bytes), count, tiles)
     kernel_bytes = word["filter_blocks"] * word["channels"] * (filters * element)
     kernels = pointer("kernels") + (group * word["elements"] + first) * kernel_bytes
     outputs = pointer("outputs") + group * word["filters"] * channel_bytes + first * element
@@ -98,6 +82,28 @@ def write_task(code, dtype, filters, tiles):
 
     code.loop(count, frequency, (kernels,))
     code.finish()
+
+
+def _gather(code, kind, word, inputs, channel_bytes, packed, steps, count, tiles):
+    """Lay `count` frequencies of all inputs together: blocks of `tiles` tiles, `steps` apart as the frequencies are."""
+    element, (block_bytes, frequency_bytes) = 2 * kind.bytes, steps
+
+    def channel(c):
+        source = inputs + c * channel_bytes
+
+        def tile(t):
+            at = source + t * word["plane_bytes"]
+            to = packed + (t // tiles) * block_bytes + (c * tiles + t % tiles) * element
+
+            def frequency(_, at, to):
+                store_element(to, load_element(at, kind))
+                return at + element, to + frequency_bytes
+
+            code.loop(count, frequency, (at, to))
+
+        code.loop(word["tiles"], tile)
+
+    code.loop(word["channels"], channel)
 
 
 def _sums(code, kind, kernel, block, channels, filters, tiles):

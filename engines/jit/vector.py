@@ -25,8 +25,6 @@ from llvmlite import ir
 
 POINTER = ir.PointerType()
 INT = ir.IntType(64)
-#: Blocks of a vector that shuffles stay within: SSE's and NEON's registers.
-BLOCK_BITS = 128
 BOOL = ir.IntType(1)
 _ELEMENTS = {
     "float32": ir.FloatType(),
@@ -182,21 +180,6 @@ class Value:
         return Value(self.code, self.code.builder.load(self.ir, typ=POINTER, align=8))
 
 
-def _bits(element):
-    """Bits of a floating-point element."""
-    return {ir.FloatType(): 32, ir.DoubleType(): 64}[element]
-
-
-def _exchanged(rows, distance, orders):
-    """Each two rows so far apart, shuffled in the one and in the other order."""
-    rows = list(rows)
-    for i in range(len(rows)):
-        if not i & distance:
-            first, second = rows[i], rows[i + distance]
-            rows[i], rows[i + distance] = (first.shuffle(second, order) for order in orders)
-    return rows
-
-
 def _is_float(kind):
     return isinstance(getattr(kind, "element", kind), (ir.FloatType, ir.DoubleType, ir.HalfType))
 
@@ -271,26 +254,6 @@ class Code:
         lanes = Value(self, ir.Constant(numbers.ir, list(range(kind.lanes))))
         below = lanes.compare("<", self.splat(count, numbers))
         return below if first is None else below & lanes.compare(">=", self.splat(first, numbers))
-
-    def transpose(self, rows):
-        """Columns of the matrix whose rows are these vectors, as many as lanes; missing rows count as anything.
-
-        Each round exchanges a bit of the row number for one of the lane number: the lower ones by interleaving within
-        blocks of `BLOCK_BITS`, the upper ones by moving whole blocks, which are what processors do fastest.
-        """
-        kind = rows[0].ir.type
-        lanes = kind.count
-        undefined = Value(self, ir.Constant(kind, ir.Undefined))
-        rows = list(rows) + [undefined] * (lanes - len(rows))
-        block = min(lanes, BLOCK_BITS // _bits(kind.element))
-        both, inside = range(2 * lanes), block.bit_length() - 1
-        mixed = [lane // 2 + lanes * (lane % 2) for lane in range(2 * block)]  # of the first block of each
-        starts = range(0, lanes, block)
-        interleaved = [[start + lane for start in starts for lane in half] for half in (mixed[:block], mixed[block:])]
-        moved = [[lane for lane in both if lane // block % 2 == odd] for odd in (0, 1)]
-        for bit in [*reversed(range(inside)), *range(inside, lanes.bit_length() - 1)]:
-            rows = _exchanged(rows, 1 << bit, interleaved if bit < inside else moved)
-        return rows
 
     def intrinsic(self, name, result, arguments, overloads):
         """Call an LLVM intrinsic, its name completed by the overloaded types."""

@@ -17,6 +17,7 @@ import numpy as np
 from .compile import address
 from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .target import cache_bytes
+from .transpose import transposed
 from .vector import Code, Value
 
 #: Words of a frame behind its head.
@@ -108,7 +109,7 @@ def write_transpose(code, dtype):
             rows.append(at.load(kind))
             at = at + source_pitch
         at = to + start * to_step
-        for column in code.transpose(rows):
+        for column in transposed(rows):
             at.store(column)
             at = at + to_pitch
 
