@@ -46,7 +46,7 @@ OUTPUTS = (2, 4, 6)
 #: C = 8 on), of one sign 1/6 with F(2, 3), 1/20 with F(4, 3); a single product 0.8 in all at most (28×28, 2026-11).
 SUM_GROWTH = 1 / 8
 
-# Cycles of a core, fitted to 3×3 layers of 64 to 512 channels (Cascade Lake, 2026-11), but where another processor is named.
+# Cycles of a core, fitted to 3×3 layers of 64 to 512 channels (Cascade Lake, 2026-11) where no other is named.
 # A vector of a channel's tiles at one frequency, per product along both dimensions: transformed, and back through the
 # second-level cache (2 -> 77 channels at 19×19, Zen 5) ...
 GATHER_CYCLES, SCATTER_CYCLES = 1.1, 1.4
