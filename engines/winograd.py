@@ -4,15 +4,17 @@
 
 on tiles of the input that overlap by r - 1 (A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural
 Networks, 2016, §4); 3×3 taps on 4×4 outputs need 36 products instead of 144.  The sum over channels is a
-matrix product per frequency.  It wins for 3×3 kernels of stride 1 with some 32 and more channels on both
-sides; where planes are small and channels many, transformed weights no longer fit the caches.
+matrix product per frequency.  It wins for 3×3 kernels with some 32 and more channels on both sides, and for 5×5 to
+11×11 of stride 2 to 4 also from few channels to many; where planes are small and channels many, transformed weights no
+longer fit the caches.
 
 The larger the tile, the fewer products and the larger the error.  An engine has one error bound, so there are
 three of them, by the most products that a tile has along a dimension: ``winograd4`` with F(2, 3), hardly less exact
 than the direct sum; ``winograd`` with F(4, 3), also beside F(2, 3), and F(2, 5); ``winograd8`` with F(6, 3), F(4, 5)
 and F(2, 7).  Each takes its tile with the least predicted time, and `rtol` decides which of them may be chosen.
 
-A dilated convolution is computed as a batch of undilated ones, its phases (`phases`).
+A strided convolution is computed as one of stride 1 and smaller kernels, with its phases as channels
+(`jit.winograd_strides`), a dilated one as a batch of undilated ones (`phases`).
 """
 
 from __future__ import annotations
@@ -33,11 +35,13 @@ from convbench.spec import ConvSpec
 from .direct import PROCESSORS
 from .jit.target import cache_bytes
 from .jit.winograd_matrices import growth
+from .jit.winograd_strides import axes, down_across, phases, spans
 from .jit.winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
 from .phases import PhasedPlan, copies_bytes, copies_seconds, is_dilated, undilated
 
 DTYPES = ("float32", "float64")
 MOST_TAPS = 7
+MOST_STRIDE = 4  # a run of tiles is stride · m vectors of a row
 TABLE_LIMIT_BYTES = 64 << 20
 RUN, RECORD_BYTES = 16, 80  # tiles of a row that one record is about
 #: Outputs of a tile per dimension that are considered: odd numbers leave more of even-sized planes over.
@@ -69,19 +73,23 @@ class Winograd(Engine):
     fuses_bias = True
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
-        """One and two dimensions of stride 1, 2 to 7 taps along at least one of them."""
+        """One and two dimensions, strides to `MOST_STRIDE`, 2 to 7 taps of a phase along at least one of them."""
         if spec.dtype not in DTYPES:
             return f"{self.name} computes {' and '.join(DTYPES)}, not {spec.dtype}"
         if spec.ndim > 2:
             return f"{self.name} computes one and two dimensions, not {spec.ndim}"
-        if set(spec.stride) != {1}:
-            return f"{self.name} has tiles of neighbouring outputs: stride 1, not {spec.stride}"
-        if not 2 <= max(spec.kernel) <= MOST_TAPS:
-            return f"{self.name} computes kernels of 2 to {MOST_TAPS} taps, not {spec.kernel}"
-        if not _options(spec.kernel, self.products):
+        if max(spec.stride) > MOST_STRIDE:
+            return f"{self.name} computes strides to {MOST_STRIDE}, not {spec.stride}"
+        if set(spec.stride) != {1} and is_dilated(spec):
+            return f"{self.name} computes stride 1 of dilated kernels, not {spec.stride} of dilation {spec.dilation}"
+        taps, strided = _taps(spec), "" if set(spec.stride) == {1} else f" of stride {spec.stride}"
+        if not 2 <= max(taps) <= MOST_TAPS:
+            return f"{self.name} computes kernels of 2 to {MOST_TAPS} taps per phase, not {spec.kernel}{strided}"
+        if not _options(taps, self.products):
             least, most = self.products
             return (
-                f"{self.name} has tiles of {least} to {most} products along a dimension, none fits taps {spec.kernel}"
+                f"{self.name} has tiles of {least} to {most} products along a dimension, none fits taps "
+                f"{spec.kernel}{strided}"
             )
         tables = _table_bytes(undilated(spec), self._outputs(spec))
         if tables > TABLE_LIMIT_BYTES:
@@ -94,16 +102,19 @@ class Winograd(Engine):
         """Transformed and plain weights, phases, transformed tiles: a cache of them per thread, or rounds of them."""
         outputs, copies = self._outputs(spec), copies_bytes(spec)
         spec = undilated(spec)
-        products = _products(spec, outputs)
-        weights = math.prod(spec.weight_shape[:2]) * (products + math.prod(spec.kernel)) * spec.itemsize
-        tiles = _tiles(spec, outputs) * products * (spec.in_channels + spec.out_channels) * spec.itemsize
+        products, both = _products(spec, outputs), phases(axes(spec))
+        weights = math.prod(spec.weight_shape[:2]) * (both * products + math.prod(spec.kernel)) * spec.itemsize
+        tiles = _tiles(spec, outputs) * products * (both * spec.in_channels + spec.out_channels) * spec.itemsize
         tiles = min(2 * tiles, SHARED_BYTES + get_num_threads() * cache_bytes())
         return weights + _table_bytes(spec, outputs) + tiles + copies
 
     def error_bound(self, spec: ConvSpec) -> float:
-        """u · growth · (1 + √C / 8) and two roundings, in the relative L2 norm, for data of even magnitude."""
-        grown = math.prod(growth(m, k) for m, k in zip(self._outputs(spec), spec.kernel, strict=True))
-        summed = 1 + math.sqrt(spec.weight_shape[1]) * SUM_GROWTH
+        """u · growth · (1 + √C / 8) and two roundings, in the relative L2 norm, for data of even magnitude.
+
+        C counts every phase of a channel.
+        """
+        grown = math.prod(itertools.starmap(growth, zip(self._outputs(spec), axes(spec), strict=True)))
+        summed = 1 + math.sqrt(spec.weight_shape[1] * phases(axes(spec))) * SUM_GROWTH
         return unit_roundoff(spec.dtype) * (grown * summed + UNROUNDED_GUARD)
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
@@ -148,14 +159,20 @@ def _options(taps, products):
     )
 
 
+def _taps(spec):
+    """r of F(m, r) per dimension."""
+    return tuple(axis.reduced for axis in axes(spec))
+
+
 def _products(spec, outputs):
-    return math.prod(m + k - 1 for m, k in zip(outputs, spec.kernel, strict=True))
+    return math.prod(m + r - 1 for m, r in zip(outputs, _taps(spec), strict=True))
 
 
 def _table_bytes(spec, outputs):
-    """About what the records of rows take: two per output row and sixteen tiles."""
+    """About what the records of rows take: two per row that is read and sixteen tiles."""
     rows, width = spec.batch * math.prod(spec.output_spatial[:-1]), spec.output_spatial[-1]
-    return rows * -(-width // (RUN * outputs[-1])) * 2 * RECORD_BYTES
+    rows *= math.prod(spec.stride[:-1])
+    return rows * -(-width // (RUN * outputs[-1])) * 2 * (RECORD_BYTES + 8 * outputs[-1] * (spec.stride[-1] - 1))
 
 
 def _tiles(spec, outputs):
@@ -165,29 +182,34 @@ def _tiles(spec, outputs):
 @lru_cache(maxsize=1024)
 def _fastest(spec: ConvSpec, products: tuple[int, int], machine: Machine) -> tuple[int, ...]:
     """m of F(m, r) per dimension with the least predicted time."""
-    return min(_options(spec.kernel, products), key=lambda outputs: _seconds(spec, outputs, machine))
+    return min(_options(_taps(spec), products), key=lambda outputs: _seconds(spec, outputs, machine))
 
 
 def _seconds(spec, outputs, machine):
     """Modelled time of a tile size, calls aside."""
     products, lanes = _products(spec, outputs), max(1, machine.vector_bytes // spec.itemsize)
     vectors = max(1, -(-_tiles(spec, outputs) // lanes))
-    channels, filters = spec.weight_shape[1], max(1, spec.out_channels // spec.groups)
+    channels, filters = spec.weight_shape[1] * phases(axes(spec)), max(1, spec.out_channels // spec.groups)
     fits = fitting(products, channels, machine.vector_bytes, cache_bytes())
     fused = fits >= FUSED_VECTORS
     registers = REGISTERS.get(machine.vector_bytes, FEWER_REGISTERS)
     threads = machine.threads if fused else 1
     per_channel = choose(vectors, filters, fits if fused else vectors, registers, machine.fma_pipes, threads)[-1]
-    cycles = per_channel * threads * channels
-    work = sum(m + k - 1 for m, k in zip(outputs, spec.kernel, strict=True))
+    cycles = per_channel * threads * spec.weight_shape[1] * _phases_multiplied(spec, outputs)
+    work = sum(m + r - 1 for m, r in zip(outputs, _taps(spec), strict=True))
     gather, scatter = SHARED_GATHER_CYCLES, SHARED_SCATTER_CYCLES
     if fused:
         gather, scatter = GATHER_CYCLES * work, SCATTER_CYCLES * work
-    cycles += vectors * (gather * channels + scatter * filters)
-    cycles = cycles * products * spec.groups / machine.threads + ROUND_CYCLES * (1 if fused else 3)
-    weights = math.prod(spec.weight_shape[:2]) * products * spec.itemsize
+    cycles += vectors * (gather * channels + scatter * filters) * products
+    cycles = cycles * spec.groups / machine.threads + ROUND_CYCLES * (1 if fused else 3)
+    weights = math.prod(spec.weight_shape[:2]) * phases(axes(spec)) * products * spec.itemsize
     moved = weights + spec.data_bytes * (FAR_TRAFFIC if spec.data_bytes > CACHED_BYTES else 1)
     return max(cycles / machine.hertz, moved / machine.bandwidth)
+
+
+def _phases_multiplied(spec, outputs):
+    """Products of a channel, all frequencies: those with zeros are left out."""
+    return int(spans(*down_across(spec), (*(1,) * (2 - spec.ndim), *outputs))[:, 1].sum())
 
 
 class _Plan:

@@ -42,6 +42,7 @@ from convbench.engines.jit import (
 )
 from convbench.engines.jit.target import target
 from convbench.engines.jit.winograd_matrices import MOST_PRODUCTS, growth
+from convbench.engines.jit.winograd_strides import Axis, axes
 from convbench.engines.lowrank import factorise
 from convbench.verify import expected, measured_error
 
@@ -51,7 +52,7 @@ SMALL_BLOCK = 4_000  # bytes: patches of any size come in several blocks
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
 SMALL_GROUP = 100_000  # bytes: spectra of a few tiles at once
 SMALL_ROUND = 100_000  # bytes: several rounds
-WINOGRAD_GROWTH = max(growth(9 - r, r) for r in range(2, 8)) ** 2  # of the least exact tiles
+WINOGRAD_GROWTH = max(growth(9 - r, Axis(r, 1)) for r in range(2, 8)) ** 2  # of the least exact tiles
 FILL = 0xA5
 
 _protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -184,10 +185,11 @@ def separable_plan(spec, weight, bias, isa):
 
 @st.composite
 def winograd_specs(draw):
-    """Stride and dilation 1, up to seven taps."""
+    """Strides to four, dilation 1, up to seven taps."""
     ndim, groups = draw(st.integers(1, 2)), draw(st.sampled_from((1, 1, 2, 3)))
-    axes = _axes(draw, ndim, {1: 7, 2: 7}, {1: 200, 2: 30}, (1,), draw(st.sampled_from((0, 1, 3))))
-    axes = [(max(size, 1 + k - sum(pads)), k, 1, 1, pads) for size, k, _, _, pads in axes]
+    strides = draw(st.sampled_from(((1,), (1, 2, 3, 4))))
+    axes = _axes(draw, ndim, {1: 7, 2: 7}, {1: 200, 2: 30}, strides, draw(st.sampled_from((0, 1, 3))))
+    axes = [(max(size, 1 + k - sum(pads)), k, s, 1, pads) for size, k, s, _, pads in axes]
     filters = draw(st.sampled_from((1, 3, 8, 13, 30)))
     return _spec(draw, groups, draw(st.integers(1, 12)), filters, axes)
 
@@ -196,8 +198,8 @@ def winograd_plan(fused):
     """Plans with tiles of any size that fits, the same ones for the same problem."""
 
     def make(spec, weight, bias, isa):
-        room = [MOST_PRODUCTS + 1 - k for k in spec.kernel]
-        outputs = tuple(1 if k == 1 else 2 + spec.macs % max(1, m - 1) for m, k in zip(room, spec.kernel, strict=True))
+        taps = [axis.reduced for axis in axes(spec)]
+        outputs = tuple(1 if r == 1 else 2 + spec.macs % max(1, MOST_PRODUCTS - r) for r in taps)
         return winograd.WinogradPlan(spec, weight, bias, outputs=outputs, fused=fused, isa=isa)
 
     return make

@@ -16,6 +16,7 @@ from convbench.engines.jit.target import levels
 from convbench.engines.jit.winograd import WinogradPlan
 from convbench.engines.jit.winograd_layout import NOWHERE, Plane, runs
 from convbench.engines.jit.winograd_matrices import MOST_PRODUCTS, matrices, numbers
+from convbench.engines.jit.winograd_strides import Axis, axes, places, spans
 from convbench.engines.jit.winograd_tiling import choose
 
 NAMES = ("winograd", "winograd4", "winograd8")
@@ -46,6 +47,20 @@ def test_constants_of_the_code_are_exact_in_float32(m, r):
         assert all(Fraction(float(np.float32(value))) == value for row in matrix for value in row)
 
 
+@pytest.mark.parametrize("down", [Axis(3, 2), Axis(11, 4), Axis(2, 3), Axis(1, 1)], ids=str)
+@pytest.mark.parametrize("across", [Axis(3, 2), Axis(5, 3), Axis(4, 2), Axis(1, 4)], ids=str)
+def test_only_products_with_zeros_are_left_out(down, across):
+    outputs = 1 if down.reduced == 1 else 4, 2 if across.reduced > 1 else 1
+    order = places(down, across)
+    assert sorted(order.ravel()) == list(range(order.size))
+    for number, (first, count) in enumerate(spans(down, across, outputs)):
+        i, j = divmod(number, outputs[1] + across.reduced - 1)
+        for (q, p), place in np.ndenumerate(order):
+            whole = matrices(outputs[0], down.reduced).g[i][: down.taps_of(q)]
+            factors = [whole, matrices(outputs[1], across.reduced).g[j][: across.taps_of(p)]]
+            assert all(map(any, factors)) == (first <= place < first + count), (q, p, i, j)
+
+
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize(
@@ -59,6 +74,13 @@ def test_constants_of_the_code_are_exact_in_float32(m, r):
         (problem((20, 31), (1, 4), padding=2), (1, 5)),
         (problem((301,), (2,), padding=0), (7,)),
         (problem((1, 1), (2, 2), channels=(1, 1)), (3, 3)),
+        (problem((40, 57), stride=2, batch=2, channels=(5, 7)), (4, 4)),
+        (problem((60, 70), (11, 11), stride=4, padding=2, channels=(3, 40)), (4, 4)),
+        (problem((31, 200), (5, 5), stride=3, padding=((0, 1), (2, 3)), channels=(4, 6), groups=2), (4, 6)),
+        (problem((20, 31), (1, 3), stride=2), (1, 4)),
+        (problem((40, 41), (5, 2), stride=(4, 1)), (4, 6)),
+        (problem((9, 9), stride=(1, 2), padding=0), (2, 4)),
+        (problem((301,), (7,), stride=2, padding=3), (4,)),
     ],
     ids=str,
 )
@@ -98,7 +120,8 @@ def test_runs_hold_every_tile_once(batch, width, vectors):
     if sum(vectors) * lanes - tiles >= lanes:
         pytest.skip(f"{tiles} tiles leave a whole vector of {vectors} empty, which no plan does")
     form = type("F", (), {"down": (4, 3), "across": (2, 3)})
-    plane = Plane(batch, 1, 1, 1, (4 * height, 2 * width), (4 * height, 2 * width), (1, 1))
+    size = 4 * height, 2 * width
+    plane = Plane(batch, 1, 1, 1, size, size, (1, 1), (Axis(3, 1), Axis(3, 1)))
     found = runs(plane, form, vectors, lanes)
     seen = [
         (image, row, column + i)
@@ -139,11 +162,15 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("channels", [1, 8, 128])
-@pytest.mark.parametrize("kernel", [(3, 3), (2, 2), (5, 5), (7, 7), (3,)], ids=str)
+@pytest.mark.parametrize(
+    ("kernel", "stride"),
+    [((3, 3), 1), ((2, 2), 1), ((5, 5), 1), ((7, 7), 1), ((3,), 1), ((3, 3), 2), ((7, 7), 2), ((11, 11), 4), ((5,), 3)],
+    ids=str,
+)
 @named
-def test_the_bound_holds_and_is_near(name, kernel, channels, kind):
+def test_the_bound_holds_and_is_near(name, kernel, stride, channels, kind):
     engine = registry.get(name)
-    spec = problem((24,) * len(kernel), kernel, channels=(channels, 4), padding=0)
+    spec = problem((24 * stride,) * len(kernel), kernel, channels=(channels, 4), padding=0, stride=stride)
     if engine.why_unsupported(spec):
         pytest.skip(engine.why_unsupported(spec))
     rng = np.random.default_rng(channels)
@@ -209,7 +236,9 @@ def test_rtol_decides_the_tile():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (problem((9, 9), stride=2), "stride 1"),
+        (problem((9, 9), stride=5), "strides to 4"),
+        (problem((9, 9), (2, 2), stride=2), "2 to 7 taps per phase"),
+        (problem((19, 19), stride=2, dilation=2), "stride 1 of dilated kernels"),
         (problem((9, 9), (1, 1)), "2 to 7 taps"),
         (problem((9, 9), (8, 3)), "2 to 7 taps"),
         (problem((9, 9, 9), (3, 3, 3)), "one and two dimensions"),
@@ -225,11 +254,12 @@ def test_refusals_say_why(name, spec, words):
 
 
 def test_engines_share_no_tile():
-    for kernel in ((3, 3), (5, 5), (7, 7), (2, 3), (1, 3), (3,)):
-        spec = problem((24,) * len(kernel), kernel)
+    for kernel, stride in [(k, 1) for k in ((3, 3), (5, 5), (7, 7), (2, 3), (1, 3), (3,))] + [((3, 3), 2), ((9, 9), 4)]:
+        spec = problem((24,) * len(kernel), kernel, stride=stride)
         engines = [registry.get(name) for name in NAMES if registry.get(name).why_unsupported(spec) is None]
         assert engines, spec
-        largest = [max(m + k - 1 for m, k in zip(e._outputs(spec), kernel, strict=True)) for e in engines]
+        taps = [axis.reduced for axis in axes(spec)]
+        largest = [max(m + r - 1 for m, r in zip(e._outputs(spec), taps, strict=True)) for e in engines]
         assert len(set(largest)) == len(largest), spec
 
 

@@ -13,6 +13,7 @@ shared  three rounds of tasks over more tiles at once: blocks are transformed, t
 Fused wins while two or three vectors of tiles fit the L2 cache with all their channels.
 """
 
+import dataclasses
 import itertools
 import math
 
@@ -28,6 +29,7 @@ from .records import ALIGN, aligned, table
 from .target import cache_bytes, target
 from .winograd_layout import Plane, input_table, output_table, runs
 from .winograd_matrices import matrices, numbers
+from .winograd_strides import phased, phases, places, spans
 from .winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
 
 #: Part of the L2 cache for V of all blocks of a round at one frequency.
@@ -46,11 +48,11 @@ class WinogradPlan:
     Parameters
     ----------
     spec : ConvSpec
-        Stride 1, dilation 1, channels first, one or two dimensions.
+        Dilation 1, channels first, one or two dimensions.
     weight : ndarray, shape (out_channels, in_channels // groups, *kernel)
     bias : ndarray, shape (out_channels,), optional
     outputs : tuple of int
-        m of F(m, r), per spatial dimension.
+        m of F(m, r), per spatial dimension; r are the taps of a phase (`winograd_strides`).
     isa : str, optional
         Level to generate code for; see `target`.
 
@@ -68,12 +70,12 @@ class WinogradPlan:
         self._target = target(isa)
         self._itemsize, self._lanes = spec.itemsize, self._target.lanes(spec.dtype)
         self._plane = Plane.of(spec)
-        taps = (1,) * (2 - spec.ndim) + spec.kernel
+        self._taps = (1,) * (2 - spec.ndim) + spec.kernel
         sizes = (1,) * (2 - spec.ndim) + tuple(outputs)
         self._tiles = self._plane.tiles(sizes)
-        seen = min(self._tiles[1], self._lanes) * sizes[1] + taps[1] - 1
-        self._form = kernels.Form(*zip(sizes, taps, strict=True), spec.dtype, seen <= 2 * self._lanes)
-        self._group = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+        self._form = self._form_of(sizes, spec.dtype)
+        self._channels = spec.in_channels // spec.groups
+        self._group = self._channels * phases(self._plane.axes), spec.out_channels // spec.groups
         self._threads = settings.get_num_threads()
         products, vector_bytes = math.prod(self._form.products), self._target.vector_bytes
         fits = fitting(products, self._group[0], vector_bytes, cache_bytes())
@@ -84,7 +86,9 @@ class WinogradPlan:
         self._vectors, self._filters, _ = choose(total, self._group[1], fits, *machine, threads)
         self._rounds = [range(len(self._vectors))] if self._fused else self._blocks_of_rounds()
         self._tabulate()
-        self._pack(np.asarray(weight, np.float64).reshape(*weight.shape[:2], *taps), bias)
+        self._pack(
+            phased(np.asarray(weight, np.float64).reshape(*weight.shape[:2], *self._taps), *self._plane.axes), bias
+        )
         self._steps = self._fused_steps() if self._fused else self._shared_steps()
         self._call = parallel.caller()
         self._frames = [self._new_frame()]
@@ -110,6 +114,14 @@ class WinogradPlan:
         """Bytes that the plan holds."""
         return sum(array.nbytes for array in self._arrays.values()) + self._scratch_bytes
 
+    def _form_of(self, outputs, dtype):
+        """What decides over the code."""
+        down, across = self._plane.axes
+        both = (outputs[0], down.reduced), (outputs[1], across.reduced)
+        form = kernels.Form(*both, dtype, False, across.stride, across.phases, across.full)
+        narrow = form.seen(min(self._tiles[1], self._lanes)) <= 2 * self._lanes
+        return dataclasses.replace(form, narrow=narrow)
+
     def _blocks_of_rounds(self):
         """Ranges of blocks whose V and M stay in the last-level cache, and V of a frequency in the second."""
         products, width = math.prod(self._form.products), self._target.vector_bytes
@@ -125,19 +137,13 @@ class WinogradPlan:
         """The tables of input rows, output rows and blocks."""
         plane, form, lanes, item = self._plane, self._form, self._lanes, self._itemsize
         found = runs(plane, form, self._vectors, lanes)
-        inputs, counts = input_table(plane, form, found, self._vectors, lanes, item)
         outputs, output_counts = output_table(plane, form, found, self._vectors, lanes, item)
         sizes = sorted(set(self._vectors))
         vectors = np.array(self._vectors)
         width = vectors * self._target.vector_bytes
         kinds = sorted(set(self._filters))
-        before = lambda count, table: (np.cumsum(count) - count) * table.shape[1] * item_bytes  # noqa: E731
-        item_bytes = outputs.itemsize
-        counts = np.pad(counts, ((0, 0), (0, 4 - counts.shape[1])))
         fields = {
-            "inputs": before(counts.sum(1), inputs),
-            **dict(zip(("one", "two", "three", "four"), counts.T, strict=True)),
-            "outputs": before(output_counts, outputs),
+            "outputs": _before(output_counts, outputs),
             "output_count": output_counts,
             "vectors": vectors,
             "bytes": width,
@@ -151,15 +157,36 @@ class WinogradPlan:
             starts = np.repeat([ends[blocks[0]] for blocks in self._rounds], [len(blocks) for blocks in self._rounds])
             fields[name] = 0 * ends if self._fused else ends - starts
         addresses = [kernels.multiply_address(size, kind, form.dtype, self._target) for size in sizes for kind in kinds]
+        inputs, blocks = self._input_tables(found, fields)
+        spans_of_channels = spans(*plane.axes, (form.down[0], form.across[0])) * self._channels
         self._arrays = {
             "inputs": inputs,
             "outputs": outputs,
-            "blocks": table(kernels.BLOCK, fields),
+            "blocks": blocks,
+            "spans": np.ascontiguousarray(spans_of_channels),
             "kernels": np.array(addresses, np.int64),
         }
         self._bytes = {
             name: int((fields[name] + math.prod(form.products) * fields[f"{name}_frequency"]).max()) for name in "vm"
         }
+
+    def _input_tables(self, found, fields):
+        """The table of input rows, and that of blocks with a record for each phase down, all else in `fields`."""
+        plane, tables, records, start = self._plane, [], [], 0
+        channel = fields["bytes"] * self._channels
+        for phase, row in enumerate(places(*plane.axes)):
+            inputs, counts = input_table(plane, self._form, found, self._vectors, self._lanes, self._itemsize, phase)
+            counts = np.pad(counts, ((0, 0), (0, 4 - counts.shape[1])))
+            mine = {
+                "inputs": start + _before(counts.sum(1), inputs),
+                **dict(zip(("one", "two", "three", "four"), counts.T, strict=True)),
+                "full": channel * row[0],
+                "part": channel * (row[-1] - len(row) + 1),
+            }
+            records.append(table(kernels.BLOCK, {**fields, **mine}))
+            tables.append(inputs)
+            start += inputs.nbytes
+        return np.concatenate(tables), np.ascontiguousarray(np.stack(records, axis=1)).reshape(-1, len(kernels.BLOCK))
 
     def _pack(self, weight, bias):
         """Transformed weights as [group][register block][frequency][channel][filter] where fused.
@@ -195,7 +222,7 @@ class WinogradPlan:
         """A task's record, zero where nothing is said."""
         plane, item = self._plane, self._itemsize
         places = {
-            "x": group * self._group[0] * math.prod(plane.size) * item,
+            "x": group * self._channels * math.prod(plane.size) * item,
             "out": group * self._group[1] * math.prod(plane.out) * item,
             "bias": group * self._group[1] * item,
         }
@@ -218,7 +245,7 @@ class WinogradPlan:
         steps = []
         for group, blocks in itertools.product(range(self._plane.groups), self._rounds):
             steps += [
-                self._step("gather", self._channel_tasks(group, blocks, self._group[0])),
+                self._step("gather", self._channel_tasks(group, blocks, self._channels)),
                 self._step("multiply", self._product_tasks(group, blocks)),
                 self._step("scatter", self._channel_tasks(group, blocks, self._group[1])),
             ]
@@ -259,7 +286,8 @@ class WinogradPlan:
             **{name: array.ctypes.data for name, array in self._arrays.items()},
             "gather": kernels.gather_address(form, self._target),
             "scatter": kernels.scatter_address(form, self._target),
-            "channels": self._group[0],
+            "channels": self._channels,
+            "phases": self._plane.axes[0].phases,
             "x_channel": math.prod(plane.size) * item,
             "out_channel": math.prod(plane.out) * item,
             "frequencies": math.prod(form.products),
@@ -268,6 +296,11 @@ class WinogradPlan:
         }
         rows = form.row_bytes(max(self._vectors), constants["together"], self._target.vector_bytes)
         return _Frame(constants, self._steps, rows, self._bytes, settings.get_num_threads(), self._fused)
+
+
+def _before(counts, rows):
+    """Bytes of a table in front of the rows of each, where they have so many."""
+    return (np.cumsum(counts) - counts) * rows.shape[1] * rows.itemsize
 
 
 def _pieces(count, pieces):

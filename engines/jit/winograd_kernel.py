@@ -3,6 +3,7 @@
 A block is some vectors of tiles, flattened over columns, rows and images; lane t of every vector is tile t.
 
 gather    per channel and input row: vectors of the row, taken apart by column, times Bᵀ; then down the columns.
+          A row serves every phase across (`winograd_strides`): each of them is a channel of V.
 multiply  per frequency: sums[k, tiles] = sum over c of u[c, k] · v[c, tiles], all sums in registers.
 scatter   per output channel: Aᵀ down the columns, then along the rows; whole rows of outputs are stored.
 
@@ -22,13 +23,19 @@ from .winograd_matrices import matrices
 
 #: What is the same for all tasks of a plan; V and M are a worker's own where `worker_bytes` is not 0.
 FRAME = slots(
-    "inputs outputs blocks filters tasks kernels gather scatter weights bias flags scratch scratch_bytes "
-    "channels x_channel out_channel frequencies itemsize together v m worker_bytes",
+    "inputs outputs blocks filters tasks kernels gather scatter weights spans bias flags scratch scratch_bytes "
+    "channels phases x_channel out_channel frequencies itemsize together v m worker_bytes",
     FRAME_HEAD,
 )
-#: A block of tiles: its records of input rows (first those that make one row of tiles, then two, ...) and of output
-#: rows, bytes of its vectors and of a frequency in V and M, where it lies in V and M, and its kernels.
-BLOCK = slots("inputs one two three four outputs output_count vectors bytes v_frequency m_frequency v m kernel")
+#: A block of tiles, once for each phase down: its records of input rows (first those that make one row of tiles, then
+#: two, ...), where the phases across with all taps begin in V, and where the others would with those before them; and
+#: the same in all of them: output rows, bytes of its vectors and of a frequency in V and M, where it lies in V and M,
+#: and its kernels.
+BLOCK = slots(
+    "inputs one two three four full part outputs output_count vectors bytes v_frequency m_frequency v m kernel"
+)
+#: The channels that have a product at a frequency.
+SPAN = slots("first count")
 #: A register block of output channels: its weights, bytes of a frequency in them, first channel, how many, kernel.
 FILTERS = slots("weights frequency first count kernel")
 #: A task: blocks of tiles, a group's input, output and bias, ranges of filters, frequencies and channels (what it
@@ -46,12 +53,26 @@ SCRATCH_HEAD = 64
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """F(m, r) along the columns (down) and the rows (across), the dtype, and whether no run sees over two vectors."""
+    """F(m, r) along the columns (down) and the rows (across), and what else decides over the code.
+
+    Attributes
+    ----------
+    down, across : tuple of int
+        m and r.
+    dtype : str
+    narrow : bool
+        Whether no run of tiles sees over two vectors.
+    stride, phases, full : int
+        Across: inputs between two outputs, and the phases, all of them and those with r taps.
+    """
 
     down: tuple[int, int]
     across: tuple[int, int]
     dtype: str
     narrow: bool
+    stride: int = 1
+    phases: int = 1
+    full: int = 1
 
     @property
     def products(self):
@@ -64,8 +85,15 @@ class Form:
         return math.ceil(self.products[0] / self.down[0])
 
     def loads(self, lanes):
-        """Vectors that a run of tiles sees: two if narrow, else m whole ones and what the last tile sees behind."""
-        return 2 if self.narrow else self.across[0] + math.ceil((self.across[1] - 1) / lanes)
+        """Vectors that a run of tiles sees: two if narrow, else whole ones and what the last tile sees behind."""
+        if self.narrow:
+            return 2
+        whole = self.across[0] * self.stride
+        return whole + math.ceil(max(0, self.seen(1) - whole) / lanes)
+
+    def seen(self, tiles):
+        """Elements of a row from the first to the last that so many tiles take."""
+        return ((tiles - 1) * self.across[0] + self.products[1] - 1) * self.stride + self.phases
 
     @property
     def stores(self):
@@ -75,7 +103,7 @@ class Form:
     def row_bytes(self, vectors, channels, vector_bytes):
         """Of the scratch between the two directions, for so many channels of blocks of so many vectors."""
         down, across = self.products
-        return (across * (down * channels * vectors + 1) + 1) * vector_bytes
+        return (across * (down * channels * self.phases * vectors + 1) + 1) * vector_bytes
 
 
 def input_slots(form, lanes):
@@ -95,7 +123,8 @@ def gather_address(form, target):
 
 
 def scatter_address(form, target):
-    """The compiled ``void scatter(frame, block, m, rows, out, bias, count, flag)``."""
+    """The compiled ``void scatter(frame, block, m, rows, out, bias, count, flag)``, the same for all strides."""
+    form = dataclasses.replace(form, stride=1, phases=1, full=1)
     return compiler.address("scatter", form, target, lambda module: write_scatter(module, form, target))
 
 
@@ -141,7 +170,9 @@ def write_gather(module, form, target):
     bt = matrices(*form.down).bt
     width, frequency, x_channel = block["bytes"], block["v_frequency"], fixed["x_channel"]
     most = fixed["together"]
-    column = width * down * most + kind.bytes
+    line = width * down
+    column = line * most * form.phases + kind.bytes
+    begins = [block["full" if p < form.full else "part"] + width * fixed["channels"] * p for p in range(form.phases)]
     counts = [block[name] for name in ("one", "two", "three", "four")[: form.shared]]
 
     def together(first):
@@ -149,12 +180,12 @@ def write_gather(module, form, target):
 
         def along(number):
             at = fixed.pointer("inputs") + block["inputs"]
-            source, to = x + x_channel * (first + number), rows_at + width * down * number
+            source, to = x + x_channel * (first + number), rows_at + line * form.phases * number
             for shared, records in enumerate(counts, 1):
 
                 def row(i, at=at, shared=shared):
                     record = Record(at + i * (8 * len(slots)), slots)
-                    _gather_row(code, form, record, source, to, column, shared, kind)
+                    _gather_row(code, form, record, source, to, column, line, shared, kind)
                     for v in range(form.loads(kind.lanes)):  # the same row of the next channel
                         code.prefetch(source + record["source"] + x_channel + v * kind.bytes)
 
@@ -163,14 +194,16 @@ def write_gather(module, form, target):
 
         def downwards(j):
             def channel(number):
-                source, to = rows_at + column * j + width * down * number, v + frequency * j + width * (first + number)
+                source = rows_at + column * j + line * form.phases * number
+                for p, begin in enumerate(begins):
+                    to = v + frequency * j + width * (first + number) + begin
 
-                def vector(n):
-                    lines = [(source + width * i + n * kind.bytes).load(kind) for i in range(down)]
-                    for i, line in enumerate(multiply(code, bt, lines, kind)):
-                        (to + frequency * (i * across) + n * kind.bytes).store(line, align=kind.bytes)
+                    def vector(n, source=source + line * p, to=to):
+                        lines = [(source + width * i + n * kind.bytes).load(kind) for i in range(down)]
+                        for i, result in enumerate(multiply(code, bt, lines, kind)):
+                            (to + frequency * (i * across) + n * kind.bytes).store(result, align=kind.bytes)
 
-                code.loop(block["vectors"], vector)
+                    code.loop(block["vectors"], vector)
 
             code.loop(count, channel)
 
@@ -181,25 +214,27 @@ def write_gather(module, form, target):
     code.finish()
 
 
-def _gather_row(code, form, record, source, rows_at, column, shared, kind):
+def _gather_row(code, form, record, source, rows_at, column, line, shared, kind):
     """A row of one channel: taken apart by column, times Bᵀ, stored for each row of tiles that it belongs to."""
-    m, lanes = form.across[0], kind.lanes
+    step, lanes = form.across[0] * form.stride, kind.lanes
     begin = source + record["source"]
     loaded = [
         (begin + v * kind.bytes).load(kind, mask_of(code, record[f"mask{v}"], kind)) for v in range(form.loads(lanes))
     ]
-    if form.narrow:
-        phases = [_every(loaded, m, j, lanes) for j in range(form.products[1])]
-    else:
-        phases = columns(loaded[:m], lanes)
-        for j in range(m, form.products[1]):
-            phases.append(_shifted(phases[j % m], loaded[m:], j // m, j % m, m, lanes))
+    apart = None if form.narrow else columns(loaded[:step], lanes)
     tiles = mask_of(code, record["tiles"], kind)
-    results = multiply(code, matrices(*form.across).bt, phases, kind)
-    for copy in range(shared):
-        to = rows_at + record[f"to{copy}"]
-        for j, result in enumerate(results):
-            (to + column * j).store(result, tiles)
+    for phase in range(form.phases):
+        inputs = []
+        for first in range(phase, form.products[1] * form.stride, form.stride):
+            if form.narrow:
+                inputs.append(_every(loaded, step, first, lanes))
+            else:
+                inputs.append(_shifted(apart[first % step], loaded[step:], *divmod(first, step), step, lanes))
+        results = multiply(code, matrices(*form.across).bt, inputs, kind)
+        for copy in range(shared):
+            to = rows_at + record[f"to{copy}"] + line * phase
+            for j, result in enumerate(results):
+                (to + column * j).store(result, tiles)
 
 
 def _every(pair, step, first, lanes):
@@ -207,14 +242,14 @@ def _every(pair, step, first, lanes):
     return pair[0].shuffle(pair[1], [min(first + step * lane, 2 * lanes - 1) for lane in range(lanes)])
 
 
-def _shifted(phase, tails, by, column, m, lanes):
-    """A phase `by` tiles further on: its last lanes come from the elements behind the whole vectors."""
+def _shifted(column, tails, by, number, step, lanes):
+    """Column `number`, of elements `step` apart, `by` tiles further on: its last lanes come from behind the columns."""
     order = [lane + by if lane + by < lanes else lane for lane in range(lanes)]
-    result = phase
-    for number, tail in enumerate(tails):
+    result = column
+    for place, tail in enumerate(tails):
         for lane in range(lanes):
-            where = divmod(m * (lane + by - lanes) + column, lanes)
-            if lane + by >= lanes and where[0] == number:
+            where = divmod(step * (lane + by - lanes) + number, lanes)
+            if lane + by >= lanes and where[0] == place:
                 order[lane] = lanes + where[1]
         result, order = result.shuffle(tail, order), list(range(lanes))
     return result

@@ -12,6 +12,7 @@ import numpy as np
 
 from .records import table
 from .winograd_kernel import input_slots, output_slots
+from .winograd_strides import Axis, down_across
 
 #: The image of a run of empty lanes.
 NOWHERE = -1
@@ -19,7 +20,10 @@ NOWHERE = -1
 
 @dataclasses.dataclass(frozen=True)
 class Plane:
-    """A problem with two spatial dimensions, the first of them 1 where there is only one."""
+    """A problem with two spatial dimensions, the first of them 1 where there is only one.
+
+    `axes` are its kernel's: taps and stride.
+    """
 
     batch: int
     channels: int
@@ -28,6 +32,7 @@ class Plane:
     size: tuple[int, int]
     out: tuple[int, int]
     low: tuple[int, int]
+    axes: tuple[Axis, Axis]
 
     @classmethod
     def of(cls, spec):
@@ -35,7 +40,7 @@ class Plane:
         one = (1,) * (2 - spec.ndim)
         low = (0,) * (2 - spec.ndim) + tuple(low for low, _ in spec.padding)
         size, out = one + tuple(spec.spatial), one + tuple(spec.output_spatial)
-        return cls(spec.batch, spec.in_channels, spec.out_channels, spec.groups, size, out, low)
+        return cls(spec.batch, spec.in_channels, spec.out_channels, spec.groups, size, out, low, down_across(spec))
 
     def tiles(self, outputs):
         """Rows and columns of tiles of an image, of so many outputs."""
@@ -80,17 +85,19 @@ def _bits(low, high, lanes):
     return (1 << np.maximum(low, high)) - (1 << low)
 
 
-def input_table(plane, form, found, vectors, lanes, itemsize):
-    """Records of input rows, and an array [block][copies - 1] of how many serve so many rows of tiles.
+def input_table(plane, form, found, vectors, lanes, itemsize, phase=0):
+    """Records of the input rows of a phase, and an array [block][copies - 1] of how many serve so many rows of tiles.
 
     Records stand in the order of blocks, then of copies.
     """
-    slots, (down, across) = input_slots(form, lanes), form.products
+    slots, down = input_slots(form, lanes), form.products[0]
+    distance = tuple(axis.stride for axis in plane.axes)
     line = np.tile(np.arange(down), len(found.block))
     block, image, row, column, place, count = (np.repeat(values, down) for values in vars(found).values())
-    y, x = row * form.down[0] + line - plane.low[0], column * form.across[0] - plane.low[1]
+    y = (row * form.down[0] + line) * distance[0] + phase - plane.low[0]
+    x = column * form.across[0] * distance[1] - plane.low[1]
     inside = (y >= 0) & (y < plane.size[0]) & (image != NOWHERE)
-    seen = np.minimum(plane.size[1] - x, (count - 1) * form.across[0] + across)
+    seen = np.minimum(plane.size[1] - x, form.seen(count))
     image_size = plane.channels * plane.size[0] * plane.size[1]
     fields = {
         "source": np.where(inside, image * image_size + y * plane.size[1] + x, 0) * itemsize,

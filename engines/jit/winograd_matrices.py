@@ -17,6 +17,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from .winograd_strides import Axis
+
 MOST_PRODUCTS = 8
 
 
@@ -82,13 +84,14 @@ def numbers(matrix) -> np.ndarray:
 
 
 @functools.cache
-def growth(m: int, r: int) -> float:
-    """How much larger than r products are the numbers that are rounded and then cancel, in root mean square.
+def growth(m: int, axis: Axis) -> float:
+    """How much larger than the taps' products are the numbers that are rounded and then cancel, in root mean square.
 
     With independent data of unit variance a product of G g and Bᵀ d has the variance |G_f|²·|B_f|², and its
     rounding error reaches output i times Aᵀ_if; r products summed directly have the variance r.  In more
-    dimensions the factors multiply.
+    dimensions the factors multiply.  The phases of a stride are summed; taps that some lack have no variance.
     """
-    found = matrices(m, r)
+    found = matrices(m, axis.reduced)
     at, g, bt = (numbers(matrix) ** 2 for matrix in (found.at, found.g, found.bt))
-    return math.sqrt((at @ (g.sum(1) * bt.sum(1))).mean() / r)
+    variances = [(at @ (g[:, : axis.taps_of(phase)].sum(1) * bt.sum(1))).mean() for phase in range(axis.phases)]
+    return math.sqrt(sum(variances) / axis.taps)

@@ -9,7 +9,7 @@ from . import compile as compiler
 from .parallel import FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
 from .records import Record
 from .vector import Code
-from .winograd_kernel import BLOCK, FILTERS, FRAME, SCRATCH_HEAD, TASK
+from .winograd_kernel import BLOCK, FILTERS, FRAME, SCRATCH_HEAD, SPAN, TASK
 
 
 def task_address(name, target):
@@ -32,26 +32,33 @@ class _Task:
         """Where V or M is: in the worker's scratch, or where all workers share it."""
         return self.fixed.pointer(name) + self.worker * self.fixed["worker_bytes"]
 
-    def block(self, number):
-        """The record of a block of tiles."""
-        return Record(self.fixed.pointer("blocks") + number * (8 * len(BLOCK)), BLOCK)
+    def block(self, number, phase=0):
+        """The record of a block of tiles, of a phase down."""
+        return Record(self.fixed.pointer("blocks") + (self.fixed["phases"] * number + phase) * (8 * len(BLOCK)), BLOCK)
 
     def filters(self, number):
         """The record of a register block of output channels."""
         return Record(self.fixed.pointer("filters") + number * (8 * len(FILTERS)), FILTERS)
 
-    def gather(self, block, channel, count):
-        """Transform a block's input, some channels of it."""
+    def gather(self, number, channel, count):
+        """Transform the input of block `number`, all phases of some channels of it."""
         x = (self.frame + FRAME_INPUT).load_pointer() + self.task["x"] + self.fixed["x_channel"] * channel
-        v = self.place("v") + block["v"] + block["bytes"] * channel
-        self.code.call(self.fixed.pointer("gather"), [self.frame, block.at, x, self.rows_at, v, count])
+
+        def phase(q):
+            block = self.block(number, q)
+            v = self.place("v") + block["v"] + block["bytes"] * channel
+            self.code.call(self.fixed.pointer("gather"), [self.frame, block.at, x, self.rows_at, v, count])
+
+        self.code.loop(self.fixed["phases"], phase)
 
     def multiply(self, block, part, frequency, m):
         """One product: `m` is where sums of the part's first channel go at frequency 0."""
         kernel = (self.fixed.pointer("kernels") + (block["kernel"] + part["kernel"]) * 8).load_pointer()
+        span = Record(self.fixed.pointer("spans") + frequency * (8 * len(SPAN)), SPAN)
         u = self.fixed.pointer("weights") + part["weights"] + part["frequency"] * frequency
-        v = self.place("v") + block["v"] + block["v_frequency"] * frequency
-        self.code.call(kernel, [v, u, m + block["m_frequency"] * frequency, self.fixed["channels"]])
+        u = u + part["count"] * self.fixed["itemsize"] * span["first"]
+        v = self.place("v") + block["v"] + block["v_frequency"] * frequency + block["bytes"] * span["first"]
+        self.code.call(kernel, [v, u, m + block["m_frequency"] * frequency, span["count"]])
 
     def scatter(self, block, m, channel, count):
         """Transform `count` channels of sums back, and watch for NaN and Inf."""
@@ -73,7 +80,7 @@ def _write_fused(module, target):
     key = task["key"] + ((this.frame + FRAME_SERIAL).load() << 32)
     with code.when(scratch.load().compare("!=", key)):
         scratch.store(key)
-        this.gather(block, code.value(0), this.fixed["channels"])
+        this.gather(task["block"], code.value(0), this.fixed["channels"])
     this.flag().store(code.zero(code.vector("float32")))
     m = this.place("m")
 
@@ -89,8 +96,8 @@ def _write_fused(module, target):
 def _write_gather_task(module, target):
     """Some channels of a block of tiles into the shared V."""
     this = _Task(module, target)
-    block, first = this.block(this.task["block"]), this.task["channel"]
-    this.gather(block, first, this.task["channel_end"] - first)
+    first = this.task["channel"]
+    this.gather(this.task["block"], first, this.task["channel_end"] - first)
     this.code.finish()
 
 
