@@ -36,7 +36,7 @@ from .direct import PROCESSORS
 from .jit.target import cache_bytes
 from .jit.winograd_matrices import growth
 from .jit.winograd_strides import axes, down_across, phases, spans
-from .jit.winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
+from .jit.winograd_tiling import SHARED_BYTES, choose, gather_cycles, piece_of, way_of
 from .phases import PhasedPlan, copies_bytes, copies_seconds, is_dilated, undilated
 
 DTYPES = ("float32", "float64")
@@ -51,11 +51,13 @@ OUTPUTS = (2, 4, 6)
 SUM_GROWTH = 1 / 8
 
 # Cycles of a core, fitted to 3×3 layers of 64 to 512 channels (Cascade Lake, 2026-11) where no other is named.
-# A vector of a channel's tiles at one frequency, per product along both dimensions: transformed, and back through the
-# second-level cache (2 -> 77 channels at 19×19, Zen 5) ...
-GATHER_CYCLES, SCATTER_CYCLES = 1.1, 1.4
-# ... and through the last-level cache, whatever the tile (294 -> 9 channels at 23×23, 4×4, Zen 5).
+# A vector of a channel's tiles at one frequency, per product along both dimensions, transformed back through the
+# second-level cache (2 -> 77 channels at 19×19, Zen 5; there: `winograd_tiling.GATHER_CYCLES`) ...
+SCATTER_CYCLES = 1.4
+# ... and there and back through the last-level cache, whatever the tile (294 -> 9 channels at 23×23, 4×4, Zen 5).
 SHARED_GATHER_CYCLES, SHARED_SCATTER_CYCLES = 30, 19
+#: A vector of sums loaded from the second-level cache and stored: counted, not measured.
+SUM_CYCLES = 2
 #: What bytes that no cache holds cost besides: 2 -> 225 channels, 29,581 pixels, batch 4, 8.2 ms for 107 MB (Zen 5).
 FAR_TRAFFIC = 3
 ROUND_CYCLES = 4000  # the start of a round of tasks, and waiting for its last one
@@ -67,6 +69,7 @@ class Winograd(Engine):
     """F(m, r) with m + r - 1 = 5 or 6 along at least one dimension, by code generated for the tile."""
 
     name = "winograd"
+    version = "2"
     summary = "minimal filtering, tiles of 5 or 6 products along a dimension"
     products = (5, 6)
     error_measure = "l2"
@@ -190,18 +193,21 @@ def _seconds(spec, outputs, machine):
     products, lanes = _products(spec, outputs), max(1, machine.vector_bytes // spec.itemsize)
     vectors = max(1, -(-_tiles(spec, outputs) // lanes))
     channels, filters = spec.weight_shape[1] * phases(axes(spec)), max(1, spec.out_channels // spec.groups)
-    fits = fitting(products, channels, machine.vector_bytes, cache_bytes())
-    fused = fits >= FUSED_VECTORS
+    way, fits = way_of(products, channels, filters, vectors, machine.vector_bytes, cache_bytes())
     registers = REGISTERS.get(machine.vector_bytes, FEWER_REGISTERS)
-    threads = machine.threads if fused else 1
-    per_channel = choose(vectors, filters, fits if fused else vectors, registers, machine.fma_pipes, threads)[-1]
-    cycles = per_channel * threads * spec.weight_shape[1] * _phases_multiplied(spec, outputs)
-    work = sum(m + r - 1 for m, r in zip(outputs, _taps(spec), strict=True))
-    gather, scatter = SHARED_GATHER_CYCLES, SHARED_SCATTER_CYCLES
-    if fused:
-        gather, scatter = GATHER_CYCLES * work, SCATTER_CYCLES * work
-    cycles += vectors * (gather * channels + scatter * filters) * products
-    cycles = cycles * spec.groups / machine.threads + ROUND_CYCLES * (1 if fused else 3)
+    fits, threads = (vectors, 1) if way == "shared" else (fits, machine.threads)
+    along = [m + r - 1 for m, r in zip(outputs, _taps(spec), strict=True)]
+    gather, scatter = gather_cycles(along), SCATTER_CYCLES * sum(along)
+    if way == "pieces":
+        piece = piece_of(products, filters, fits, machine.vector_bytes, cache_bytes())
+        scatter += SUM_CYCLES * math.ceil(channels / piece)
+    if way == "shared":
+        gather, scatter = 0, SHARED_SCATTER_CYCLES + SHARED_GATHER_CYCLES * channels / filters
+    machinery = registers, machine.fma_pipes, threads, gather
+    cycles = choose(vectors, filters, fits, *machinery)[-1] * threads
+    cycles *= spec.weight_shape[1] * _phases_multiplied(spec, outputs)
+    cycles += vectors * scatter * filters * products
+    cycles = cycles * spec.groups / machine.threads + ROUND_CYCLES * (3 if way == "shared" else 1)
     weights = math.prod(spec.weight_shape[:2]) * phases(axes(spec)) * products * spec.itemsize
     moved = weights + spec.data_bytes * (FAR_TRAFFIC if spec.data_bytes > CACHED_BYTES else 1)
     return max(cycles / machine.hertz, moved / machine.bandwidth)

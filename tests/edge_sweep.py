@@ -52,6 +52,7 @@ SMALL_BLOCK = 4_000  # bytes: patches of any size come in several blocks
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
 SMALL_GROUP = 100_000  # bytes: spectra of a few tiles at once
 SMALL_ROUND = 100_000  # bytes: several rounds
+SMALL_PIECE = 6  # channels: several pieces
 WINOGRAD_GROWTH = max(growth(9 - r, Axis(r, 1)) for r in range(2, 8)) ** 2  # of the least exact tiles
 FILL = 0xA5
 
@@ -194,13 +195,13 @@ def winograd_specs(draw):
     return _spec(draw, groups, draw(st.integers(1, 12)), filters, axes)
 
 
-def winograd_plan(fused):
+def winograd_plan(way):
     """Plans with tiles of any size that fits, the same ones for the same problem."""
 
     def make(spec, weight, bias, isa):
         taps = [axis.reduced for axis in axes(spec)]
         outputs = tuple(1 if r == 1 else 2 + spec.macs % max(1, MOST_PRODUCTS - r) for r in taps)
-        return winograd.WinogradPlan(spec, weight, bias, outputs=outputs, fused=fused, isa=isa)
+        return winograd.WinogradPlan(spec, weight, bias, outputs=outputs, way=way, isa=isa)
 
     return make
 
@@ -312,8 +313,9 @@ def small_patches():
 
 
 def small_rounds():
-    """Several rounds of a shared product."""
+    """Several rounds of a shared product, and pieces of a few channels."""
     winograd.SHARED_BYTES = SMALL_ROUND
+    winograd.piece_of = lambda *_: SMALL_PIECE
 
 
 def least_exact(spec):
@@ -370,8 +372,9 @@ FAMILIES = {
     "wide sweeps": Family(sweep_specs, wide.WidePlan),
     "wide sweeps past the caches": Family(sweep_specs, wide.WidePlan, stream),
     "separable": Family(separable_specs, separable_plan, rule=partial(by_engine, "separable")),
-    "winograd fused": Family(winograd_specs, winograd_plan(True), small_rounds, least_exact),
-    "winograd shared": Family(winograd_specs, winograd_plan(False), small_rounds, least_exact),
+    "winograd fused": Family(winograd_specs, winograd_plan("fused"), small_rounds, least_exact),
+    "winograd in pieces": Family(winograd_specs, winograd_plan("pieces"), small_rounds, least_exact),
+    "winograd shared": Family(winograd_specs, winograd_plan("shared"), small_rounds, least_exact),
     "spectral planes": Family(partial(tile_specs, False), spectral_plan, small_groups, **fft),
     "spectral channels": Family(partial(tile_specs, True), spectral_plan, small_groups, **fft),
     "patches": Family(partial(dense_specs, first), partial(patches_plan, wide=False)),

@@ -73,7 +73,7 @@ def make(family, spec):
     weight = np.ones(spec.weight_shape, spec.dtype)
     kind = family.replace(",", "").split()[0]
     if kind == "winograd":
-        return WinogradPlan(spec, weight, outputs=(4, 4), fused=True)
+        return WinogradPlan(spec, weight, outputs=(4, 4), way="fused")
     if kind == "separable":
         return separable.plan(spec, factorise(weight, 0.0).axes)
     if kind == "patches":

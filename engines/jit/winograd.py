@@ -3,14 +3,17 @@
     y = Aᵀ [ sum over c of (G g Gᵀ) ⊙ (Bᵀ d B) ] A
 
 for tiles of d that overlap by r - 1 (`winograd_matrices`), in blocks of whole vectors of tiles
-(`winograd_layout`), by generated code (`winograd_kernel`, `winograd_tasks`).  Two ways of doing it:
+(`winograd_layout`), by generated code (`winograd_kernel`, `winograd_tasks`).  Three ways of doing it:
 
 fused   a task takes a block through all three steps; its transformed input stays in the L2 cache, while the
         weights of a few output channels after the other stream past.
+pieces  the same for some input channels after the others, where not all of them fit; the sums of all output channels
+        stay in the L2 cache, too.
 shared  three rounds of tasks over more tiles at once: blocks are transformed, then each task multiplies all of
         them at some frequencies, whose weights it alone reads, then blocks are transformed back.
 
-Fused wins while two or three vectors of tiles fit the L2 cache with all their channels.
+Fused wins while two or three vectors of tiles fit the L2 cache with all their channels, pieces while all sums of as
+many vectors leave room for some channels.
 """
 
 import dataclasses
@@ -28,9 +31,9 @@ from .dense_tiling import parts
 from .records import ALIGN, aligned, table
 from .target import cache_bytes, target
 from .winograd_layout import Plane, input_table, output_table, runs
-from .winograd_matrices import matrices, numbers
-from .winograd_strides import phased, phases, places, spans
-from .winograd_tiling import FUSED_VECTORS, SHARED_BYTES, choose, fitting
+from .winograd_strides import phases, places, spans
+from .winograd_tiling import SHARED_BYTES, choose, gather_cycles, piece_of, way_of
+from .winograd_weights import pack
 
 #: Part of the L2 cache for V of all blocks of a round at one frequency.
 FREQUENCY_SHARE = 0.5
@@ -53,6 +56,8 @@ class WinogradPlan:
     bias : ndarray, shape (out_channels,), optional
     outputs : tuple of int
         m of F(m, r), per spatial dimension; r are the taps of a phase (`winograd_strides`).
+    way : str, optional
+        "fused", "pieces" or "shared"; by default the one that fits the cache.
     isa : str, optional
         Level to generate code for; see `target`.
 
@@ -66,30 +71,21 @@ class WinogradPlan:
     Concurrent calls are safe; each takes scratch of its own.
     """
 
-    def __init__(self, spec, weight, bias=None, *, outputs, fused=None, isa=None):
+    def __init__(self, spec, weight, bias=None, *, outputs, way=None, isa=None):
         self._target = target(isa)
         self._itemsize, self._lanes = spec.itemsize, self._target.lanes(spec.dtype)
         self._plane = Plane.of(spec)
-        self._taps = (1,) * (2 - spec.ndim) + spec.kernel
+        taps = (1,) * (2 - spec.ndim) + spec.kernel
         sizes = (1,) * (2 - spec.ndim) + tuple(outputs)
         self._tiles = self._plane.tiles(sizes)
         self._form = self._form_of(sizes, spec.dtype)
         self._channels = spec.in_channels // spec.groups
         self._group = self._channels * phases(self._plane.axes), spec.out_channels // spec.groups
         self._threads = settings.get_num_threads()
-        products, vector_bytes = math.prod(self._form.products), self._target.vector_bytes
-        fits = fitting(products, self._group[0], vector_bytes, cache_bytes())
-        self._fused = fits >= FUSED_VECTORS if fused is None else fused
-        total = math.ceil(self._plane.batch * math.prod(self._tiles) / self._lanes)
-        fits, threads = (max(1, fits), self._threads) if self._fused else (total, 1)
-        machine = self._target.registers, self._target.multiplies
-        self._vectors, self._filters, _ = choose(total, self._group[1], fits, *machine, threads)
-        self._rounds = [range(len(self._vectors))] if self._fused else self._blocks_of_rounds()
+        self._divide(way)
         self._tabulate()
-        self._pack(
-            phased(np.asarray(weight, np.float64).reshape(*weight.shape[:2], *self._taps), *self._plane.axes), bias
-        )
-        self._steps = self._fused_steps() if self._fused else self._shared_steps()
+        self._pack(np.asarray(weight, np.float64).reshape(*weight.shape[:2], *taps), bias)
+        self._steps = self._shared_steps() if self._shares else self._block_steps()
         self._call = parallel.caller()
         self._frames = [self._new_frame()]
         self._scratch_bytes = self._frames[0].nbytes
@@ -113,6 +109,26 @@ class WinogradPlan:
     def nbytes(self):
         """Bytes that the plan holds."""
         return sum(array.nbytes for array in self._arrays.values()) + self._scratch_bytes
+
+    def _divide(self, way):
+        """Decide on the way of computing, blocks of tiles and of filters, rounds of blocks, and pieces of channels."""
+        products = math.prod(self._form.products)
+        total = math.ceil(self._plane.batch * math.prod(self._tiles) / self._lanes)
+        cache = self._target.vector_bytes, cache_bytes()
+        fitting, fits = way_of(products, *self._group, total, *cache)
+        self._way = way or fitting
+        self._shares = self._way == "shared"
+        machine = self._target.registers, self._target.multiplies
+        if self._shares:
+            self._vectors, self._filters, _ = choose(total, self._group[1], total, *machine, 1)
+        else:
+            gather = gather_cycles(self._form.products)
+            self._vectors, self._filters, _ = choose(total, self._group[1], fits, *machine, self._threads, gather)
+        self._rounds = self._blocks_of_rounds() if self._shares else [range(len(self._vectors))]
+        most = self._channels
+        if self._way == "pieces":
+            most = max(1, piece_of(products, self._group[1], fits, *cache) // phases(self._plane.axes))
+        self._pieces = [range(c, min(c + most, self._channels)) for c in range(0, self._channels, most)]
 
     def _form_of(self, outputs, dtype):
         """What decides over the code."""
@@ -147,23 +163,25 @@ class WinogradPlan:
             "output_count": output_counts,
             "vectors": vectors,
             "bytes": width,
-            "v_frequency": self._group[0] * width + ALIGN,
-            "m_frequency": (max(self._filters) if self._fused else self._group[1]) * width + ALIGN,
+            "v_frequency": len(self._pieces[0]) * phases(plane.axes) * width + ALIGN,
+            "m_frequency": (max(self._filters) if self._way == "fused" else self._group[1]) * width + ALIGN,
             "kernel": np.searchsorted(sizes, vectors) * len(kinds),
         }
         for name in ("v", "m"):
             sizes_of = math.prod(form.products) * fields[f"{name}_frequency"]
             ends = np.cumsum(sizes_of) - sizes_of
             starts = np.repeat([ends[blocks[0]] for blocks in self._rounds], [len(blocks) for blocks in self._rounds])
-            fields[name] = 0 * ends if self._fused else ends - starts
-        addresses = [kernels.multiply_address(size, kind, form.dtype, self._target) for size in sizes for kind in kinds]
+            fields[name] = ends - starts if self._shares else 0 * ends
+        found_kinds = itertools.product([False, True] if len(self._pieces) > 1 else [False], sizes, kinds)
+        addresses = [
+            kernels.multiply_address(size, kind, form.dtype, adds, self._target) for adds, size, kind in found_kinds
+        ]
         inputs, blocks = self._input_tables(found, fields)
-        spans_of_channels = spans(*plane.axes, (form.down[0], form.across[0])) * self._channels
         self._arrays = {
             "inputs": inputs,
             "outputs": outputs,
             "blocks": blocks,
-            "spans": np.ascontiguousarray(spans_of_channels),
+            "spans": spans(*plane.axes, (form.down[0], form.across[0])),
             "kernels": np.array(addresses, np.int64),
         }
         self._bytes = {
@@ -173,15 +191,14 @@ class WinogradPlan:
     def _input_tables(self, found, fields):
         """The table of input rows, and that of blocks with a record for each phase down, all else in `fields`."""
         plane, tables, records, start = self._plane, [], [], 0
-        channel = fields["bytes"] * self._channels
         for phase, row in enumerate(places(*plane.axes)):
             inputs, counts = input_table(plane, self._form, found, self._vectors, self._lanes, self._itemsize, phase)
             counts = np.pad(counts, ((0, 0), (0, 4 - counts.shape[1])))
             mine = {
                 "inputs": start + _before(counts.sum(1), inputs),
                 **dict(zip(("one", "two", "three", "four"), counts.T, strict=True)),
-                "full": channel * row[0],
-                "part": channel * (row[-1] - len(row) + 1),
+                "full": row[0],
+                "part": row[-1] - len(row) + 1,
             }
             records.append(table(kernels.BLOCK, {**fields, **mine}))
             tables.append(inputs)
@@ -189,34 +206,12 @@ class WinogradPlan:
         return np.concatenate(tables), np.ascontiguousarray(np.stack(records, axis=1)).reshape(-1, len(kernels.BLOCK))
 
     def _pack(self, weight, bias):
-        """Transformed weights as [group][register block][frequency][channel][filter] where fused.
-
-        Shared, frequencies stand before register blocks: each is read in one piece.
-        """
-        form, (channels, filters) = self._form, self._group
-        both = np.kron(*(numbers(matrices(*axis).g) for axis in (form.down, form.across)))
-        packed = aligned(len(both) * weight[..., 0, 0].size, form.dtype)
-        kinds, fields = sorted(set(self._filters)), []
-        firsts = np.cumsum(self._filters) - self._filters
-        for group, (first, count) in itertools.product(
-            range(self._plane.groups), zip(firsts, self._filters, strict=True)
-        ):
-            part = weight[group * filters + first :][:count].reshape(count, channels, -1)
-            with np.errstate(all="ignore"):  # NaN and Inf are data here
-                transformed = np.einsum("ft,kct->fck", both, part, optimize=True).reshape(len(both), -1)
-            frequency = transformed.shape[1] if self._fused else channels * filters
-            start = channels * (
-                len(both) * (group * filters + first) if self._fused else len(both) * group * filters + first
-            )
-            rows = packed[start : start + (len(both) - 1) * frequency + transformed.shape[1]]
-            np.lib.stride_tricks.as_strided(rows, transformed.shape, (frequency * rows.itemsize, rows.itemsize))[:] = (
-                transformed
-            )
-            fields.append((start * self._itemsize, frequency * self._itemsize, first, count, kinds.index(count)))
-        biases = np.zeros(self._plane.out_channels, form.dtype)
+        """The weights, their records, and the bias."""
+        packed, records = pack(weight, self._plane, self._form, self._filters, self._pieces, not self._shares)
+        biases = np.zeros(self._plane.out_channels, self._form.dtype)
         if bias is not None:
             biases[:] = bias
-        self._arrays.update(weights=packed, bias=biases, filters=np.array(fields, np.int64))
+        self._arrays.update(weights=packed, bias=biases, filters=records)
 
     def _task(self, group, **fields):
         """A task's record, zero where nothing is said."""
@@ -228,17 +223,18 @@ class WinogradPlan:
         }
         return [{**places, **fields}.get(name, 0) for name in kernels.TASK]
 
-    def _fused_steps(self):
+    def _block_steps(self):
         """One round: a task for each (group, block of tiles, range of filters)."""
-        blocks, per_group = range(len(self._vectors)), len(self._filters)
-        pieces = min(per_group, math.ceil(self._threads / (len(blocks) * self._plane.groups)))
+        blocks, parts = range(len(self._vectors)), len(self._filters)
+        per_group, ranges = len(self._pieces) * parts, math.ceil(self._threads / (len(blocks) * self._plane.groups))
+        ranges = _pieces(parts, min(parts, ranges))
         tasks = [
             self._task(
-                group, block=block, key=1 + group * len(blocks) + block, **_range("filters", piece, group * per_group)
+                group, block=block, key=1 + group * len(blocks) + block, **_range("filters", filters, group * per_group)
             )
-            for group, block, piece in itertools.product(range(self._plane.groups), blocks, _pieces(per_group, pieces))
+            for group, block, filters in itertools.product(range(self._plane.groups), blocks, ranges)
         ]
-        return [self._step("fused", tasks)]
+        return [self._step(self._way, tasks)]
 
     def _shared_steps(self):
         """Three rounds for each (group, range of blocks), one after the other."""
@@ -275,7 +271,7 @@ class WinogradPlan:
     def _step(self, name, tasks):
         """A driver, its table of tasks, and whether they have flags."""
         found = np.array(tasks, np.int64)
-        if name in ("fused", "scatter"):
+        if name in ("fused", "pieces", "scatter"):
             column = list(kernels.TASK).index("flag")
             found[:, column] = np.arange(len(found)) * kernels.SCRATCH_HEAD
         return drivers.task_address(name, self._target), found
@@ -287,15 +283,18 @@ class WinogradPlan:
             "gather": kernels.gather_address(form, self._target),
             "scatter": kernels.scatter_address(form, self._target),
             "channels": self._channels,
+            "piece": len(self._pieces[0]),
+            "parts": len(self._filters),
+            "adding": len(self._arrays["kernels"]) // 2,
             "phases": self._plane.axes[0].phases,
             "x_channel": math.prod(plane.size) * item,
             "out_channel": math.prod(plane.out) * item,
             "frequencies": math.prod(form.products),
             "itemsize": item,
-            "together": 1 if self._fused else TOGETHER,
+            "together": TOGETHER if self._shares else 1,
         }
         rows = form.row_bytes(max(self._vectors), constants["together"], self._target.vector_bytes)
-        return _Frame(constants, self._steps, rows, self._bytes, settings.get_num_threads(), self._fused)
+        return _Frame(constants, self._steps, rows, self._bytes, settings.get_num_threads(), not self._shares)
 
 
 def _before(counts, rows):
@@ -317,23 +316,23 @@ def _range(name, numbers, base=0):
 class _Frame:
     """What one call at a time owns: scratch, flags, and the words of every round of tasks."""
 
-    def __init__(self, constants, steps, row_bytes, sizes, threads, fused):
+    def __init__(self, constants, steps, row_bytes, sizes, threads, each_its_own):
         self.threads = threads
         sizes = {name: -(-size // ALIGN) * ALIGN for name, size in sizes.items()}
         head = kernels.SCRATCH_HEAD + -(-row_bytes // ALIGN) * ALIGN
-        each = head + (sum(sizes.values()) if fused else 0) + ALIGN
-        whole = each * threads + (0 if fused else sum(sizes.values()))
+        each = head + (sum(sizes.values()) if each_its_own else 0) + ALIGN
+        whole = each * threads + (0 if each_its_own else sum(sizes.values()))
         self._scratch = aligned(whole // 8, np.int64)
         self.flags = aligned(max(len(tasks) for _, tasks in steps) * len(steps) * kernels.SCRATCH_HEAD // 4, np.float32)
         start = self._scratch.ctypes.data
-        v = start + (head if fused else each * threads)
+        v = start + (head if each_its_own else each * threads)
         constants = {
             **constants,
             "scratch": start,
             "scratch_bytes": each,
             "v": v,
             "m": v + sizes["v"],
-            "worker_bytes": each if fused else 0,
+            "worker_bytes": each if each_its_own else 0,
         }
         self._words = np.zeros((len(steps), parallel.FRAME_HEAD + len(kernels.FRAME)), np.int64)
         for number, (words, (function, tasks)) in enumerate(zip(self._words, steps, strict=True)):

@@ -24,17 +24,17 @@ from .winograd_matrices import matrices
 #: What is the same for all tasks of a plan; V and M are a worker's own where `worker_bytes` is not 0.
 FRAME = slots(
     "inputs outputs blocks filters tasks kernels gather scatter weights spans bias flags scratch scratch_bytes "
-    "channels phases x_channel out_channel frequencies itemsize together v m worker_bytes",
+    "channels piece parts adding phases x_channel out_channel frequencies itemsize together v m worker_bytes",
     FRAME_HEAD,
 )
 #: A block of tiles, once for each phase down: its records of input rows (first those that make one row of tiles, then
-#: two, ...), where the phases across with all taps begin in V, and where the others would with those before them; and
-#: the same in all of them: output rows, bytes of its vectors and of a frequency in V and M, where it lies in V and M,
-#: and its kernels.
+#: two, ...), the place of the first phase across among those with all taps, and of the first among the others if there
+#: were as many before it; and the same in all of them: output rows, bytes of its vectors and of a frequency in V and M,
+#: where it lies in V and M, and its kernels.
 BLOCK = slots(
     "inputs one two three four full part outputs output_count vectors bytes v_frequency m_frequency v m kernel"
 )
-#: The channels that have a product at a frequency.
+#: The phases that have a product at a frequency.
 SPAN = slots("first count")
 #: A register block of output channels: its weights, bytes of a frequency in them, first channel, how many, kernel.
 FILTERS = slots("weights frequency first count kernel")
@@ -118,7 +118,7 @@ def output_slots(form):
 
 
 def gather_address(form, target):
-    """The compiled ``void gather(frame, block, x, rows, v, channels)``."""
+    """The compiled ``void gather(frame, block, x, rows, v, channels, distance)``."""
     return compiler.address("gather", form, target, lambda module: write_gather(module, form, target))
 
 
@@ -128,13 +128,13 @@ def scatter_address(form, target):
     return compiler.address("scatter", form, target, lambda module: write_scatter(module, form, target))
 
 
-def multiply_address(vectors, filters, dtype, target):
-    """The compiled ``void multiply(v, u, m, channels)`` of some vectors of tiles x some filters."""
-    key = vectors, filters, dtype
+def multiply_address(vectors, filters, dtype, adds, target):
+    """The compiled ``void multiply(v, u, m, channels)`` of some vectors of tiles x some filters; added to M or not."""
+    key = vectors, filters, dtype, adds
     return compiler.address("multiply", key, target, lambda module: write_multiply(module, *key, target))
 
 
-def write_multiply(module, vectors, filters, dtype, target):
+def write_multiply(module, vectors, filters, dtype, adds, target):
     """Write the product of one frequency: weights are broadcast, tiles are the lanes."""
     code = Code(module, "multiply", target, "pppi")
     v, u, m, channels = code.arguments
@@ -151,19 +151,22 @@ def write_multiply(module, vectors, filters, dtype, target):
             products += [total.fma(weight, tile) for total, tile in zip(sums[k * vectors :], tiles, strict=False)]
         return [v + vectors * kind.bytes, u + filters * kind.itemsize, *products]
 
-    _, _, *sums = code.loop(channels, channel, [v, u, *[code.zero(kind)] * (vectors * filters)])
-    for number, total in enumerate(sums):
-        (m + number * kind.bytes).store(total, align=kind.bytes)
+    places = [m + number * kind.bytes for number in range(vectors * filters)]
+    sums = [place.load(kind, align=kind.bytes) if adds else code.zero(kind) for place in places]
+    _, _, *sums = code.loop(channels, channel, [v, u, *sums])
+    for place, total in zip(places, sums, strict=True):
+        place.store(total, align=kind.bytes)
     code.finish()
 
 
 def write_gather(module, form, target):
     """Write the transform of a block's tiles: channel by channel along the rows, then some channels down the columns.
 
-    How many channels go down together decides in how many streams V is written (see `winograd.TOGETHER`).
+    How many channels go down together decides in how many streams V is written (see `winograd.TOGETHER`).  A phase's
+    channels in V begin `distance` channels behind those of the one before.
     """
-    code = Code(module, "gather", target, "pppppi")
-    frame, block, x, rows_at, v, channels = code.arguments
+    code = Code(module, "gather", target, "pppppii")
+    frame, block, x, rows_at, v, channels, distance = code.arguments
     fixed, block = Record(frame, FRAME), Record(block, BLOCK)
     kind, slots = code.vector(form.dtype), input_slots(form, target.lanes(form.dtype))
     down, across = form.products
@@ -172,7 +175,7 @@ def write_gather(module, form, target):
     most = fixed["together"]
     line = width * down
     column = line * most * form.phases + kind.bytes
-    begins = [block["full" if p < form.full else "part"] + width * fixed["channels"] * p for p in range(form.phases)]
+    begins = [(block["full" if p < form.full else "part"] + p) * distance * width for p in range(form.phases)]
     counts = [block[name] for name in ("one", "two", "three", "four")[: form.shared]]
 
     def together(first):

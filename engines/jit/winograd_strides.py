@@ -88,13 +88,13 @@ def spans(down: Axis, across: Axis, outputs: tuple[int, int]) -> np.ndarray:
 
 
 def phased(weight: np.ndarray, down: Axis, across: Axis) -> np.ndarray:
-    """Weights (filters, channels, taps, taps) as those of the phases: (filters, phases · channels, taps, taps).
+    """Weights (filters, channels, taps, taps) as those of the phases: (filters, phases, channels, taps, taps).
 
-    Phases in the order of `places`, each with all its channels; the taps that some lack are zeros.
+    Phases in the order of `places`; the taps that some lack are zeros.
     """
     filters, channels = weight.shape[:2]
     found = np.zeros((filters, phases((down, across)), channels, down.reduced, across.reduced), weight.dtype)
     for (q, p), place in np.ndenumerate(places(down, across)):
         part = weight[:, :, q :: down.stride, p :: across.stride]
         found[:, place, :, : part.shape[2], : part.shape[3]] = part
-    return found.reshape(filters, -1, down.reduced, across.reduced)
+    return found

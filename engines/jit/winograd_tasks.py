@@ -1,7 +1,8 @@
 """The tasks of Winograd convolution: what one thread does between two looks at the pool's list.
 
-*fused*: a block of tiles through all three steps.  *gather*, *multiply*, *scatter*: one step for a part of the problem,
-for plans that go through the steps in three rounds (`winograd.py` tells when).  All of them are loops over records
+*fused*: a block of tiles through all three steps.  *pieces*: the same, through the first two of them for some input
+channels after the others.  *gather*, *multiply*, *scatter*: one step for a part of the problem, for plans that go
+through the steps in three rounds (`winograd.py` tells when).  All of them are loops over records
 that `winograd_layout` made, and call the code of `winograd_kernel`; they are compiled once for all plans.
 """
 
@@ -40,25 +41,25 @@ class _Task:
         """The record of a register block of output channels."""
         return Record(self.fixed.pointer("filters") + number * (8 * len(FILTERS)), FILTERS)
 
-    def gather(self, number, channel, count):
-        """Transform the input of block `number`, all phases of some channels of it."""
+    def gather(self, number, channel, count, place, distance):
+        """Transform the input of block `number`, all phases of some channels, to `place` and on among V's channels."""
         x = (self.frame + FRAME_INPUT).load_pointer() + self.task["x"] + self.fixed["x_channel"] * channel
 
         def phase(q):
             block = self.block(number, q)
-            v = self.place("v") + block["v"] + block["bytes"] * channel
-            self.code.call(self.fixed.pointer("gather"), [self.frame, block.at, x, self.rows_at, v, count])
+            v = self.place("v") + block["v"] + block["bytes"] * place
+            self.code.call(self.fixed.pointer("gather"), [self.frame, block.at, x, self.rows_at, v, count, distance])
 
         self.code.loop(self.fixed["phases"], phase)
 
-    def multiply(self, block, part, frequency, m):
-        """One product: `m` is where sums of the part's first channel go at frequency 0."""
-        kernel = (self.fixed.pointer("kernels") + (block["kernel"] + part["kernel"]) * 8).load_pointer()
+    def multiply(self, block, part, frequency, m, channels, adding=0):
+        """One product with all phases of so many channels: `m` is where the part's first sums go at frequency 0."""
+        kernel = (self.fixed.pointer("kernels") + (block["kernel"] + part["kernel"] + adding) * 8).load_pointer()
         span = Record(self.fixed.pointer("spans") + frequency * (8 * len(SPAN)), SPAN)
         u = self.fixed.pointer("weights") + part["weights"] + part["frequency"] * frequency
-        u = u + part["count"] * self.fixed["itemsize"] * span["first"]
-        v = self.place("v") + block["v"] + block["v_frequency"] * frequency + block["bytes"] * span["first"]
-        self.code.call(kernel, [v, u, m + block["m_frequency"] * frequency, span["count"]])
+        u = u + part["count"] * self.fixed["itemsize"] * span["first"] * channels
+        v = self.place("v") + block["v"] + block["v_frequency"] * frequency + block["bytes"] * span["first"] * channels
+        self.code.call(kernel, [v, u, m + block["m_frequency"] * frequency, span["count"] * channels])
 
     def scatter(self, block, m, channel, count):
         """Transform `count` channels of sums back, and watch for NaN and Inf."""
@@ -76,20 +77,52 @@ def _write_fused(module, target):
     """A block of tiles through all three steps: gathered unless it is there from the worker's last task."""
     this = _Task(module, target)
     code, task, scratch = this.code, this.task, this.scratch
-    block = this.block(task["block"])
+    block, channels = this.block(task["block"]), this.fixed["channels"]
     key = task["key"] + ((this.frame + FRAME_SERIAL).load() << 32)
     with code.when(scratch.load().compare("!=", key)):
         scratch.store(key)
-        this.gather(task["block"], code.value(0), this.fixed["channels"])
+        this.gather(task["block"], code.value(0), channels, code.value(0), channels)
     this.flag().store(code.zero(code.vector("float32")))
     m = this.place("m")
 
     def filters(number):
         part = this.filters(number)
-        code.loop(this.fixed["frequencies"], lambda frequency: this.multiply(block, part, frequency, m))
+        code.loop(this.fixed["frequencies"], lambda frequency: this.multiply(block, part, frequency, m, channels))
         this.scatter(block, m, part["first"], part["count"])
 
     code.loop(task["filters_end"], filters, start=task["filters"])
+    code.finish()
+
+
+def _write_pieces(module, target):
+    """A block of tiles, some input channels after the others: the sums of all output channels stay in the cache."""
+    this = _Task(module, target)
+    code, task, fixed = this.code, this.task, this.fixed
+    block, m, channels = this.block(task["block"]), this.place("m"), fixed["channels"]
+    first, end = task["filters"], task["filters_end"]
+    this.flag().store(code.zero(code.vector("float32")))
+
+    def sums_of(part):
+        return m + block["bytes"] * part["first"]
+
+    def piece(channel, parts, adding):
+        count = (channels - channel).least(fixed["piece"])
+        this.gather(task["block"], channel, count, code.value(0), count)
+
+        def filters(number):
+            part = this.filters(parts + number)
+            each = lambda frequency: this.multiply(block, part, frequency, sums_of(part), count, adding)  # noqa: E731
+            code.loop(fixed["frequencies"], each)
+
+        code.loop(end, filters, start=first)
+        return parts + fixed["parts"], fixed["adding"]
+
+    def back(number):
+        part = this.filters(number)
+        this.scatter(block, sums_of(part), part["first"], part["count"])
+
+    code.loop(channels, piece, [code.value(0), code.value(0)], step=fixed["piece"])
+    code.loop(end, back, start=first)
     code.finish()
 
 
@@ -97,7 +130,7 @@ def _write_gather_task(module, target):
     """Some channels of a block of tiles into the shared V."""
     this = _Task(module, target)
     first = this.task["channel"]
-    this.gather(this.task["block"], first, this.task["channel_end"] - first)
+    this.gather(this.task["block"], first, this.task["channel_end"] - first, first, this.fixed["channels"])
     this.code.finish()
 
 
@@ -112,7 +145,8 @@ def _write_multiply_task(module, target):
 
             def blocks(number):
                 block = this.block(number)
-                this.multiply(block, part, frequency, this.place("m") + block["m"] + block["bytes"] * part["first"])
+                m = this.place("m") + block["m"] + block["bytes"] * part["first"]
+                this.multiply(block, part, frequency, m, this.fixed["channels"])
 
             code.loop(task["block_end"], blocks, start=task["block"])
 
@@ -132,9 +166,10 @@ def _write_scatter_task(module, target):
     this.code.finish()
 
 
-#: The drivers by name: all three steps at once, or each for itself.
+#: The drivers by name: all three steps at once, in one go or in pieces, or each for itself.
 TASKS = {
     "fused": _write_fused,
+    "pieces": _write_pieces,
     "gather": _write_gather_task,
     "multiply": _write_multiply_task,
     "scatter": _write_scatter_task,

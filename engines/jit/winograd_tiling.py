@@ -14,8 +14,13 @@ MOST_FILTERS = 28
 #: (Parts of the peak, Cascade Lake, 2026-11, vectors x filters: 1 x 28 0.65, 2 x 14 0.90, 3 x 9 0.89, 4 x 6 0.85.)
 LOAD_CYCLES = 0.75
 ROUND_CYCLES = 1.3
-#: Part of the L2 cache for the transformed input of a block.
+#: Cycles of a vector of a channel's tiles at one frequency, per product along both dimensions, transformed through the
+#: second-level cache (2 -> 77 channels at 19 x 19, Zen 5, 2026-11).
+GATHER_CYCLES = 1.1
+#: Part of the L2 cache for the transformed input of a block, and for its sums where they stay there, too.
 BLOCK_SHARE = 0.65
+#: Channels, of every phase, that are worth loading and storing the sums of a block for.
+LEAST_PIECE = 32
 #: Vectors of tiles of a block that must fit for the three steps to be fused (milliseconds fused and shared, F(4, 3),
 #: Cascade Lake, 2026-11: 2 fit, 128 -> 256 channels at 56 x 56, 3.0 and 3.8; 1 fits, 256 -> 256, 9.8 and 6.8).
 FUSED_VECTORS = 2
@@ -26,8 +31,26 @@ MANY_BLOCKS = 32
 
 
 def fitting(products, channels, vector_bytes, cache):
-    """Vectors of tiles whose transformed input fits its part of a cache of so many bytes."""
+    """Vectors of tiles whose so many transformed channels fit their part of a cache of so many bytes."""
     return int(BLOCK_SHARE * cache / (products * channels * vector_bytes))
+
+
+def way_of(products, channels, filters, total, vector_bytes, cache):
+    """The way of computing (`winograd`) `total` vectors of tiles, and how many of them a block may have in it.
+
+    A single vector is not taken in pieces: every thread would transform all of its input.
+    """
+    fits = fitting(products, channels, vector_bytes, cache)
+    if fits >= FUSED_VECTORS:
+        return "fused", fits
+    fits = fitting(products, filters + LEAST_PIECE, vector_bytes, cache)
+    return ("pieces", fits) if min(fits, total) >= FUSED_VECTORS else ("shared", 1)
+
+
+def piece_of(products, filters, vectors, vector_bytes, cache):
+    """Channels, of every phase, that fit beside the sums of a block of at most so many vectors."""
+    vectors = min(vectors, MOST_VECTORS)
+    return max(1, fitting(products, 1, vector_bytes, cache) // vectors - filters)
 
 
 def channel_cycles(vectors, filters, multiplies):
@@ -41,13 +64,18 @@ def filter_parts(vectors, filters, registers):
     return parts(filters, math.ceil(filters / most))
 
 
+def gather_cycles(products):
+    """Modelled cycles to transform a vector of tiles with so many products down and across, per channel, frequency."""
+    return GATHER_CYCLES * sum(products)
+
+
 @functools.lru_cache(maxsize=4096)
-def choose(total, filters, fits, registers, multiplies, threads):
+def choose(total, filters, fits, registers, multiplies, threads, gather=0.0):
     """Vectors of each block for `total` vectors of tiles, filters of each register block, and their cycles.
 
     A block holds at most `fits` vectors.  `threads` share the blocks, each taking the next when it is free; 1 where
     they share something else.  The cycles are modelled, per input channel and frequency, of the thread that has most
-    to do.
+    to do, with `gather` for each vector: where threads share a block each of them transforms it.
     """
     best, least = None, math.inf
     for most in range(1, min(fits, MOST_VECTORS, total) + 1):
@@ -55,17 +83,20 @@ def choose(total, filters, fits, registers, multiplies, threads):
         cycles = [sum(channel_cycles(n, k, multiplies) for k in filter_sizes) for n in range(most + 1)]
         fewest = math.ceil(total / most)
         for count in range(fewest, min(total, fewest + threads - 1) + 1):
-            busy = _busy(total, count, cycles, threads)
+            busy = _busy(total, count, cycles, threads, gather)
             if busy < least:
                 best, least = (count, filter_sizes), busy
     count, filter_sizes = best
     return tuple(parts(total, count)), tuple(filter_sizes), least
 
 
-def _busy(total, count, cycles, threads):
+def _busy(total, count, cycles, threads, gather):
     """Cycles of the thread that has most to do, where `count` near-equal blocks are taken one after the other."""
+    if count < threads:  # filters are shared, too
+        return sum(cycles[n] for n in parts(total, count)) / threads + gather * math.ceil(total / count)
+    cycles = [cycle + gather * n for n, cycle in enumerate(cycles)]
     size, larger = divmod(total, count)
-    if count < threads or count > MANY_BLOCKS * threads:  # filters are shared, too; or there is always something left
+    if count > MANY_BLOCKS * threads:  # there is always something left
         return (larger * cycles[min(size + 1, len(cycles) - 1)] + (count - larger) * cycles[size]) / threads
     shares = [0.0] * threads
     for n in parts(total, count):  # the larger ones come first
