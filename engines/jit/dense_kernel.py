@@ -41,8 +41,12 @@ BLOCK = slots("weights x out bias channels vectors kernel bytes")
 #: slice and row, lines, where they begin in the input, what the blocks' places in the input are off by in the copy,
 #: the lines' length, and the key under which the copy is known.
 TASK = slots("x out position position_end block block_end slice row lines first shift length key")
-#: One call of a kernel, and of the function that stores its sums; `ahead` is the next call's `x`.
-TILE = slots("x ahead weights offsets k_count start start_step sums out channels vectors bytes runs length")
+#: One call of a kernel, and of the function that stores its sums; `ahead` is the next call's `x`, and lines to store to
+#: are asked for from `asked` on, in steps of `asked_step` bytes as far as `asked_last`.
+TILE = slots(
+    "x ahead weights offsets k_count start start_step sums out channels vectors bytes runs length "
+    "asked asked_step asked_last"
+)
 
 #: In front of a worker's scratch: the key of what it holds.
 SCRATCH_HEAD = 64
@@ -107,8 +111,11 @@ def write_kernel(module, tile, target):
     taps, inputs = range(tile.run.taps), tile.run.inputs(tile.columns)
     ahead = _fetched_ahead(tile, kind)
 
-    def multiply(k, weights, *sums):
+    outputs, asked_step, asked_last = call.pointer("asked"), call["asked_step"], call["asked_last"]
+
+    def multiply(k, weights, asked, *sums):
         sums = list(sums)
+        code.prefetch(outputs + asked, write=True)
         columns = [
             [
                 (weights + (tap * len(vectors) + v) * kind.bytes).load(kind, align=target.vector_bytes // 2)
@@ -128,7 +135,7 @@ def write_kernel(module, tile, target):
         for start in next_starts:
             for place in ahead:
                 code.prefetch(start + offset + unit * place)
-        return [weights + len(taps) * len(vectors) * kind.bytes, *sums]
+        return [weights + len(taps) * len(vectors) * kind.bytes, (asked + asked_step).least(asked_last), *sums]
 
     start, start_step = (
         call.pointer("start"),
@@ -136,7 +143,7 @@ def write_kernel(module, tile, target):
     )  # the same bias for each pixel, or what earlier k left
     pixels = range(tile.rows * tile.columns)
     sums = [(start + start_step * pixel + v * kind.bytes).load(kind) for pixel in pixels for v in vectors]
-    _, *sums = code.loop(call["k_count"], multiply, [call.pointer("weights"), *sums], step=len(taps))
+    _, _, *sums = code.loop(call["k_count"], multiply, [call.pointer("weights"), code.value(0), *sums], step=len(taps))
     room = call.pointer("sums")
     for number, total in enumerate(sums):
         (room + number * kind.bytes).store(total)
@@ -267,6 +274,7 @@ def write_task(module, dtype, target):
                 call["x"] = x + block["x"] + position["x"]
                 call["ahead"] = x + block["x"] + ahead["x"]
                 call["out"] = out + block["out"] + position["out"]
+                _ask(fixed, position, call, last)
                 _one_tile(code, fixed, block, position, call, k, last)
 
             code.loop(task["position_end"], over_positions, start=task["position"])
@@ -275,6 +283,16 @@ def write_task(module, dtype, target):
 
     code.loop(task["block_end"], over_blocks, start=task["block"])
     code.finish()
+
+
+def _ask(fixed, position, call, last):
+    """Where the kernel asks for lines to store to: each channel's last pixel, or each pixel's first channel."""
+    pixel = fixed["out_pixel"]
+    far = fixed["out_channel"].compare(">", pixel)
+    end = (position["length"] - 1) * pixel
+    call["asked"] = call["out"] + far.choose(end, 0)
+    call["asked_step"] = last.choose(far.choose(fixed["out_channel"], pixel), 0)
+    call["asked_last"] = far.choose((call["channels"] - 1) * fixed["out_channel"], end)
 
 
 def _one_tile(code, fixed, block, position, call, k, last):

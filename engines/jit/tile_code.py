@@ -167,7 +167,7 @@ def write_store(code, dtype, flat):
                 value = (other * c).fma(real, minus) if imaginary else (real * c).fma(other, s)
                 with code.either(left.compare(">=", kind.lanes)) as (yes, no):
                     with yes:
-                        code.prefetch(to + pitch * AHEAD)
+                        code.prefetch(to + pitch * AHEAD, write=True)
                         to.store(value)
                     with no:
                         to.store(value, code.mask(left, kind))

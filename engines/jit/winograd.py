@@ -278,6 +278,7 @@ class WinogradPlan:
 
     def _new_frame(self):
         form, plane, item = self._form, self._plane, self._itemsize
+        outputs = plane.batch * plane.out_channels * math.prod(plane.out) * item
         constants = {
             **{name: array.ctypes.data for name, array in self._arrays.items()},
             "gather": kernels.gather_address(form, self._target),
@@ -291,6 +292,7 @@ class WinogradPlan:
             "out_channel": math.prod(plane.out) * item,
             "frequencies": math.prod(form.products),
             "itemsize": item,
+            "asks": outputs > cache_bytes(),
             "together": TOGETHER if self._shares else 1,
         }
         rows = form.row_bytes(max(self._vectors), constants["together"], self._target.vector_bytes)

@@ -21,10 +21,12 @@ from .vector import Code
 from .winograd_code import columns, mask_of, multiply, rows
 from .winograd_matrices import matrices
 
-#: What is the same for all tasks of a plan; V and M are a worker's own where `worker_bytes` is not 0.
+#: What is the same for all tasks of a plan; `asks` is not 0 where outputs are asked for before they are stored; V and M
+#: are a worker's own where `worker_bytes` is not 0.
 FRAME = slots(
     "inputs outputs blocks filters tasks kernels gather scatter weights spans bias flags scratch scratch_bytes "
-    "channels piece parts adding phases x_channel out_channel frequencies itemsize together v m worker_bytes",
+    "channels piece parts adding phases x_channel out_channel frequencies itemsize together asks v m "
+    "worker_bytes",
     FRAME_HEAD,
 )
 #: A block of tiles, once for each phase down: its records of input rows (first those that make one row of tiles, then
@@ -270,6 +272,7 @@ def write_scatter(module, form, target):
     most = fixed["together"]
     column = width * form.down[0] * most + kind.bytes
     records, number_of_rows = fixed.pointer("outputs") + block["outputs"], block["output_count"]
+    asks = fixed["asks"].compare("!=", 0)
 
     def together(first, wrong):
         count = (channels - first).least(most)
@@ -298,6 +301,9 @@ def write_scatter(module, form, target):
             def row(i, wrong):
                 record = Record(records + i * (8 * len(slots)), slots)
                 source = rows_at + width * form.down[0] * number
+                with code.when(asks):
+                    for v in range(form.stores):  # the same row of the next channel
+                        code.prefetch(to + record["to"] + out_channel + v * kind.bytes, write=True)
                 return [_scatter_row(code, form, record, source, column, to, added, wrong, kind)]
 
             return code.loop(number_of_rows, row, [wrong])
