@@ -43,7 +43,7 @@ class FFT(Engine):
     """Products of spectra, whole image or overlap-save tiles."""
 
     name = "fft"
-    version = "3"
+    version = "4"
     summary = "products of spectra, whole image or overlap-save tiles: generated transforms, pyFFTW's where those end"
     error_measure = "l2"
 

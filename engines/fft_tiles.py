@@ -28,18 +28,29 @@ LOAD_CYCLES, STORE_CYCLES, TURN_CYCLES, SCALE_CYCLES = 42.0, 42.0, 8.0, 4.0
 CALL_CYCLES = 12.0  # each call of a pass
 TILE_CYCLES = 500.0
 FMA_PIPES = 2  # of the processor that these were measured on ...
-CYCLES_SHARE = 0.6  # ... and what a newer one takes of them (Zen 5, 2026-11; see `traffic` for how)
+CYCLES_SHARE = 0.6  # ... and what a newer one takes of them (Zen 5, 2026-11; see `traffic` for how) ...
+SUMMED_SHARE = 0.27  # ... where channels are summed, and the bytes that are moved are counted besides
 TILE_BYTES = 512 << 10  # a tile and its kernel's spectrum that stay in the second-level cache ...
 UNCACHED = 0.11  # ... and what each doubling beyond costs
 JOIN_SECONDS = 1e-6  # a call of the thread pool, with a second thread that must be found
-PRODUCT_CYCLES = 2.6  # four multiply-adds of one complex vector, with what their loads cost
-SUMMED_MOVES = 6  # of tiles' spectra where channels are summed
+PRODUCT_CYCLES = 3.0  # four multiply-adds of one complex vector
+# How often tiles' spectra are moved where channels are summed: those that threads share (4 where cores are near each
+# other, 8 where they are not), a thread's own, for each doubling of them beyond `OWN_BYTES`; and kernels' spectra, by
+# every group that reads them.
+SHARED_MOVES, OWN_MOVES, OVERFLOW_MOVES, KERNEL_MOVES = 6, 3.4, 1.8, 0.3
 JOB_BYTES = 112
 MOST_VECTOR_BYTES = 64
 # Lengths of tiles that are compared: whole axes cut into so many equal parts; and from this many extents to this
 # many, in such steps.
 EQUAL_PARTS = 4
 LEAST_SHARE, MOST_SHARE, LENGTH_STEP = 1.3, 16, 1.25
+#: Spectra of a thread's own group that stay near it; what a doubling of it costs, for each byte of all spectra, and a
+#: tile that a thread waits for, for each byte of it, in bytes of kernels' spectra read for each group; and how many of
+#: these threads may read, and how many tiles wait, before they share.  (2-core Zen 5 VM, 2026-11, milliseconds of
+#: groups of 1 / 3 / 6 tiles / shared: 1 -> 16 channels at 512×512, k = 15, 1.4 / 1.8 / 2.3 / 2.5; of 1 / 2 / 4 /
+#: shared: 64 -> 64 at 64×64, k = 13, 2.0 / 1.5 / 1.3 / 1.3.)
+OWN_BYTES, OVERFLOW, IDLE, OWN_SPECTRA, MOST_IDLE = 2 << 20, 3, 12, 8, 0.25
+GATHER_BYTES = 256 << 10  # scratch of one task's gathered inputs: well inside the second-level cache
 MAX_GROUP_BYTES = 64 << 20  # spectra of tiles that are held at once to share the kernels' spectra
 
 
@@ -131,9 +142,36 @@ def kernel_bytes(spec: ConvSpec, tile: Tile) -> int:
 
 
 def group_size(spec: ConvSpec, tiling: Tiling) -> int:
-    """Tiles whose spectra are held at once where channels are summed."""
+    """Tiles whose spectra are held at once where channels are summed and threads share them."""
     each = (spec.in_channels + spec.out_channels) * tile_bytes(tiling.tile, spec.itemsize)
     return max(1, min(spec.batch * tiling.per_plane, MAX_GROUP_BYTES // each))
+
+
+def own_group(spec: ConvSpec, tiling: Tiling, threads: int) -> int:
+    """Tiles of a group that a thread takes from image to image; 0 where threads had better share larger groups.
+
+    Every thread reads all kernels' spectra for each of its groups, and spectra of large groups leave its cache.
+    Threads share where they would read too much, or some of them had nothing to do for long.
+    """
+    total = spec.batch * tiling.per_plane
+    each = (spec.in_channels + spec.out_channels) * tile_bytes(tiling.tile, spec.itemsize)
+    kernels = kernel_bytes(spec, tiling.tile)
+    fewest = -(-total * each // MAX_GROUP_BYTES)
+
+    def slots(rounds):
+        return math.ceil(total / (rounds * threads))
+
+    def idle(rounds):
+        groups = math.ceil(total / slots(rounds))
+        return math.ceil(groups / threads) * threads * slots(rounds) - total
+
+    def moved(rounds):
+        beyond = max(0.0, math.log2(slots(rounds) * each / OWN_BYTES))
+        return rounds * threads * kernels + each * (OVERFLOW * total * beyond + IDLE * idle(rounds))
+
+    rounds = min(range(fewest, max(fewest, total // threads) + 1), key=moved)
+    shares = idle(rounds) > MOST_IDLE * total or (rounds * threads - 1) * kernels > OWN_SPECTRA * each * total
+    return 0 if shares else slots(rounds)
 
 
 def cycles(spec: ConvSpec, tiling: Tiling, lanes: int, threads: int) -> float:
@@ -153,27 +191,33 @@ def cycles(spec: ConvSpec, tiling: Tiling, lanes: int, threads: int) -> float:
     tiles = spec.batch * tiling.per_plane
     if separate(spec):
         each = slow * (vectors * (into + back) + 2 * calls) + TILE_CYCLES
-        return each * -(-tiles * spec.in_channels // threads)
+        return CYCLES_SHARE * each * -(-tiles * spec.in_channels // threads)
     change = slow * (vectors * into + calls) * -(-tiles * spec.in_channels // threads)
     change += slow * (vectors * back + calls) * -(-tiles * spec.out_channels // threads)
     pairs = spec.out_channels * spec.in_channels // spec.groups
-    return change + PRODUCT_CYCLES * vectors * pairs * tiles / threads
+    return SUMMED_SHARE * change + PRODUCT_CYCLES * vectors * pairs * tiles / threads
 
 
-def traffic(spec: ConvSpec, tiling: Tiling) -> tuple[int, int]:
+def traffic(spec: ConvSpec, tiling: Tiling, threads: int) -> tuple[int, int]:
     """Bytes moved besides what `cycles` counts, and bytes held.
 
     They are spectra of kernels, once for each group of tiles, and of tiles, which passes and sums of channels move.
 
-    With `CYCLES_SHARE` fitted to 501 problems of 1 to 512 channels that take 3 us to 20 ms on a 2-core Zen 5 VM: the
-    logarithms of the ratios of time and prediction spread by 0.30, without it by 0.49.
+    The constants were fitted on a 2-core Zen 5 VM: `CYCLES_SHARE` to 501 problems that take 3 us to 20 ms (the
+    logarithms of the ratios of time and prediction spread by 0.30, without it by 0.49), what concerns sums of channels
+    to 2069 tilings of 700 problems of 1 to 64 channels (0.20 where a thread has its own groups).
     """
     each = tile_bytes(tiling.tile, spec.itemsize) * spec.batch * tiling.per_plane
     spectra, kernels = each * (spec.in_channels + spec.out_channels), kernel_bytes(spec, tiling.tile)
     if separate(spec):
         return spectra + (kernels if spec.in_channels > 1 else 0), spectra + kernels
-    groups = -(-spec.batch * tiling.per_plane // group_size(spec, tiling))
-    return SUMMED_MOVES * spectra + kernels * groups, spectra + kernels
+    tiles, own = spec.batch * tiling.per_plane, own_group(spec, tiling, threads)
+    groups = math.ceil(tiles / (own or group_size(spec, tiling)))
+    near = spectra * own / tiles
+    held = kernels + (near * threads if own else spectra)
+    read = groups * kernels * (KERNEL_MOVES if held <= CACHED_BYTES else 1)
+    moves = OWN_MOVES + OVERFLOW_MOVES * max(0.0, math.log2(near / OWN_BYTES)) if own else SHARED_MOVES
+    return moves * spectra + read, held
 
 
 @lru_cache(maxsize=1024)
@@ -181,13 +225,13 @@ def choose(spec: ConvSpec, lanes: int, threads: int, seconds_per_cycle: float, s
     """The fastest tiling of `spec` by prediction, and its seconds."""
     best = None
     for tiling in tilings(spec, lanes):
-        moved, held = traffic(spec, tiling)
-        seconds = cycles(spec, tiling, lanes, threads) * CYCLES_SHARE * seconds_per_cycle
+        moved, held = traffic(spec, tiling, threads)
+        seconds = cycles(spec, tiling, lanes, threads) * seconds_per_cycle
         seconds += moved * seconds_per_byte / (CACHED_SPEED if held <= CACHED_BYTES else 1)
         if best is None or seconds < best[1]:
             best = tiling, seconds
     tiling, seconds = best
-    joins = 1 if separate(spec) else 3
+    joins = 1 if separate(spec) or own_group(spec, tiling, threads) else 3
     return tiling, seconds + joins * JOIN_SECONDS
 
 
@@ -251,13 +295,15 @@ def _tiling(spec, tile, lanes):
 
 
 def workspace_bytes(spec: ConvSpec, tiling: Tiling, threads: int) -> int:
-    """Bytes that a plan holds: kernels' spectra, spectra of a group of tiles, each thread's tile, and jobs."""
+    """Bytes that a plan holds: kernels' spectra, spectra of groups of tiles, each thread's tile, and jobs."""
     tile, plane = tiling.tile, tile_bytes(tiling.tile, spec.itemsize)
     tiles = spec.batch * tiling.per_plane
     scratch = plane * (2 if max(spec.stride) > 1 else 1) + 128 * tile.columns
     held = kernel_bytes(spec, tile) + math.prod(spec.weight_shape) * spec.itemsize + threads * scratch
     if not separate(spec):
-        held += (spec.in_channels + spec.out_channels) * group_size(spec, tiling) * plane
+        own = threads * own_group(spec, tiling, threads)
+        held += (spec.in_channels + spec.out_channels) * (own or group_size(spec, tiling)) * plane
+        held += threads * GATHER_BYTES if own else 0
     if tile.flat:
         held += 2 * plane
     return held + JOB_BYTES * tiles * (spec.out_channels if separate(spec) else spec.in_channels + spec.out_channels)

@@ -10,10 +10,13 @@ from .parallel import FRAME_HEAD
 from .transform import load_element, store_element
 from .vector import Value
 
-#: Words of a frame behind its head.  A "plane" is the spectrum of one channel's tile.
+#: Words of a frame behind its head.  A "plane" is the spectrum of one channel's tile; planes are a worker's own where
+#: `inputs_bytes` and `outputs_bytes` are not 0.
 FRAME = (
     "inputs",
     "outputs",
+    "inputs_bytes",
+    "outputs_bytes",
     "kernels",
     "scratch",
     "scratch_bytes",
@@ -54,11 +57,13 @@ def write_task(code, dtype, filters, tiles):
     block_bytes = word["channels"] * (tiles * element)
     frequency_bytes = word["tile_blocks"] * block_bytes
     channel_bytes = word["slots"] * word["plane_bytes"]
-    inputs = pointer("inputs") + group * word["channels"] * channel_bytes + first * element
+    inputs = pointer("inputs") + worker * word["inputs_bytes"] + group * word["channels"] * channel_bytes
+    inputs = inputs + first * element
     _gather(code, kind, word, inputs, channel_bytes, packed, (block_bytes, frequency_bytes), count, tiles)
     kernel_bytes = word["filter_blocks"] * word["channels"] * (filters * element)
     kernels = pointer("kernels") + (group * word["elements"] + first) * kernel_bytes
-    outputs = pointer("outputs") + group * word["filters"] * channel_bytes + first * element
+    outputs = pointer("outputs") + worker * word["outputs_bytes"] + group * word["filters"] * channel_bytes
+    outputs = outputs + first * element
 
     def frequency(e, kernel):
         block = packed + e * frequency_bytes

@@ -13,14 +13,12 @@ import numpy as np
 from convbench.padding import pad
 
 from .. import fft_folding, fft_tiles
-from . import parallel, product_code, tile_code, tile_jobs
+from . import parallel, product_code, tile_code, tile_groups, tile_jobs
 from .parallel import FRAME_FUNCTION, FRAME_HEAD, FRAME_TASKS, FRAME_THREADS
 from .target import target
 from .tile_code import function
 from .tile_tables import Tables, aligned, kernel_exponent, kernel_spectra
 
-#: Scratch of one task's gathered inputs: well inside the second-level cache.
-GATHER_BYTES = 256 << 10
 #: Frequencies of one product task at most.
 MOST_ELEMENTS = 16
 
@@ -67,8 +65,9 @@ class SpectralPlan:
         self._call = parallel.caller()
         self._threads = parallel.ready()
         self._tables = {}
-        self._runs = self._separate() if fft_tiles.separate(spec) else self._mixed()
-        self._addresses = [run.frame.ctypes.data for run in self._runs]
+        self._room = 0  # scratch of a worker, at least: where it goes from job to job on its own
+        self._runs, self._frames = self._separate() if fft_tiles.separate(spec) else self._mixed()
+        self._addresses = [frame.ctypes.data for frame in self._frames]
         self.nbytes = sum(array.nbytes for array in self._held)
 
     def __call__(self, x, out):
@@ -96,14 +95,20 @@ class SpectralPlan:
         item, channel, tile = tile_jobs.grid(spec.batch, spec.out_channels, tiling.per_plane)
         plane = item * spec.out_channels + channel
         places = {"source": plane, "out": plane, "spectrum": channel * self._plane, "plane": 0 * plane, "tile": tile}
-        return [self._tile_run("whole", item, places, {"spectra": spectra.ctypes.data})]
+        run = self._tile_run("whole", item, places, {"spectra": spectra.ctypes.data})
+        return [run], [run.frame]
 
     def _mixed(self):
-        """Three jobs per group of tiles: input channels forward, products, output channels back."""
+        """Three jobs per group of tiles: input channels forward, products, output channels back.
+
+        A job after the other, by all threads; or all three as one task of the only job (`tile_groups`).
+        """
         spec, tiling = self._spec, self._tiling
-        slots = fft_tiles.group_size(spec, tiling)
+        slots = fft_tiles.own_group(spec, tiling, self._threads)
+        owners = self._threads if slots else 1
+        slots = slots or fft_tiles.group_size(spec, tiling)
         inputs, outputs = (
-            self._keep(aligned((channels, slots, self._plane), np.uint8))
+            self._keep(aligned((owners, channels, slots, self._plane), np.uint8))
             for channels in (spec.in_channels, spec.out_channels)
         )
         filters, columns = product_code.blocking(self._machine.registers, slots)
@@ -118,6 +123,8 @@ class SpectralPlan:
         words = {
             "inputs": inputs.ctypes.data,
             "outputs": outputs.ctypes.data,
+            "inputs_bytes": inputs[0].nbytes,
+            "outputs_bytes": outputs[0].nbytes,
             "kernels": kernels.ctypes.data,
             "plane_bytes": self._plane,
             "slots": slots,
@@ -126,22 +133,55 @@ class SpectralPlan:
             "filter_blocks": blocks,
             "elements": self._vectors,
         }
-        runs, total = [], spec.batch * tiling.per_plane
-        for first in range(0, total, slots):
-            count = min(slots, total - first)
-            runs.append(self._channel_run("forward", spec.in_channels, inputs, first, count))
-            runs.append(self._product_run(filters, columns, count, words))
-            runs.append(self._channel_run("inverse", spec.out_channels, outputs, first, count))
-        return runs
+        total = spec.batch * tiling.per_plane
+        groups = [(first, min(slots, total - first)) for first in range(0, total, slots)]
+        if owners > 1:
+            return self._own_groups(groups, inputs, outputs, filters, columns, words)
+        words |= {"inputs_bytes": 0, "outputs_bytes": 0}
+        runs = []
+        for group in groups:
+            runs.append(self._channel_run("forward", inputs, [group]))
+            runs.append(self._product_run(filters, columns, group[1], words))
+            runs.append(self._channel_run("inverse", outputs, [group]))
+        return runs, [run.frame for run in runs]
 
-    def _channel_run(self, part, channels, planes, first, count):
-        """Tiles `first` and following of all channels, to or from their planes of spectra."""
-        channel, slot = tile_jobs.grid(channels, count)
-        item, tile = np.divmod(first + slot, self._tiling.per_plane)
+    def _own_groups(self, groups, inputs, outputs, filters, columns, words):
+        """One job, a task of it for each group."""
+        self._room = max(fft_tiles.GATHER_BYTES, columns * words["channels"] * 2 * self._lanes * self._spec.itemsize)
+        self._room = max(self._room, self._tile_scratch(True))
+        forward, inverse = self._channel_run("forward", inputs, groups), self._channel_run("inverse", outputs, groups)
+        sizes = [count for _, count in groups]
+        products = {count: self._product_run(filters, columns, count, words) for count in sorted(set(sizes))}
+        stops = np.cumsum(sizes)
+        records = {
+            "first_in": inputs.shape[1] * (stops - sizes),
+            "stop_in": inputs.shape[1] * stops,
+            "first_out": outputs.shape[1] * (stops - sizes),
+            "stop_out": outputs.shape[1] * stops,
+            "product": [products[count].frame.ctypes.data for count in sizes],
+        }
+        table = np.ascontiguousarray(np.stack([records[name] for name in tile_groups.GROUP], -1), np.int64)
+        own = {
+            "groups": self._keep(table).ctypes.data,
+            "forward": forward.frame.ctypes.data,
+            "inverse": inverse.frame.ctypes.data,
+        }
+        task = tile_groups.task_address(self._machine)
+        frame = self._frame(task, len(groups), tile_groups.FRAME, own, 0)
+        return [forward, *products.values(), inverse], [frame]
+
+    def _channel_run(self, part, planes, groups):
+        """All channels of groups of tiles, each its first one and how many, to or from their planes of spectra."""
+        owners, channels, slots, _ = planes.shape
+        grids = [(first, *tile_jobs.grid(channels, count)) for first, count in groups]
+        channel = np.concatenate([channel for _, channel, _ in grids])
+        slot = np.concatenate([slot for *_, slot in grids])
+        number = np.concatenate([first + slot for first, _, slot in grids])
+        item, tile = np.divmod(number, self._tiling.per_plane)
         image, none = item * channels + channel, 0 * item
-        offset = (channel * planes.shape[1] + slot) * self._plane
-        places = {"source": image, "out": image, "spectrum": none, "plane": offset, "tile": tile}
-        return self._tile_run(part, item, places, {"planes": planes.ctypes.data})
+        places = {"source": image, "out": image, "spectrum": none, "plane": (channel * slots + slot) * self._plane}
+        words = {"planes": planes.ctypes.data, "planes_bytes": planes[0].nbytes if owners > 1 else 0}
+        return self._tile_run(part, item, places | {"tile": tile}, words)
 
     def _tile_run(self, part, items, places, words):
         spec, tile = self._spec, self._tiling.tile
@@ -152,7 +192,6 @@ class SpectralPlan:
         jobs = self._keep(tile_jobs.job_table(spec, self._tiling, places, spec.itemsize))
         struck = np.zeros(1 + len(jobs), np.int64)
         line = tile.columns * spec.itemsize
-        buffer = 2 * tile.columns * tables.lanes * spec.itemsize
         vertical, across = (1, spec.stride[0]) if spec.ndim == 1 else spec.stride
         words = tables.words | words
         words |= {
@@ -161,18 +200,22 @@ class SpectralPlan:
             "pitch": line if tile.flat else spec.spatial[1] * spec.itemsize,
             "out_pitch": line if tile.flat and not strided else spec.output_spatial[-1] * spec.itemsize,
             "line": line,
-            "plain": self._plane + buffer,
+            "plain": self._tile_scratch(False),
             "pick_rows": vertical * line,
             "pick_columns": across * spec.itemsize,
         }
-        scratch = self._plane + buffer + (self._plane if strided else 0)
-        frame = self._frame(tables.task, len(jobs), tile_code.FRAME, words, scratch)
+        frame = self._frame(tables.task, len(jobs), tile_code.FRAME, words, self._tile_scratch(strided))
         return _Run(frame, items, places["tile"], struck)
+
+    def _tile_scratch(self, strided):
+        """Bytes of a tile, a block of its rows, and of its outputs before some are picked."""
+        buffer = 2 * self._tiling.tile.columns * self._lanes * self._spec.itemsize
+        return self._plane + buffer + (self._plane if strided else 0)
 
     def _product_run(self, filters, columns, count, words):
         blocks = -(-count // columns)
         per_frequency = blocks * columns * words["channels"] * 2 * self._lanes * self._spec.itemsize
-        elements = max(1, min(MOST_ELEMENTS, GATHER_BYTES // per_frequency))
+        elements = max(1, min(MOST_ELEMENTS, fft_tiles.GATHER_BYTES // per_frequency))
         tasks = -(-self._vectors // elements)
         key = self._spec.dtype, filters, columns
         task = function(self._machine, "task", ("product", *key), "pii", lambda c: product_code.write_task(c, *key))
@@ -189,8 +232,9 @@ class SpectralPlan:
         """A frame of one pool job, with scratch for every thread."""
         frame = np.zeros(FRAME_HEAD + len(names), np.int64)
         frame[FRAME_FUNCTION // 8], frame[FRAME_TASKS // 8] = task, tasks
-        threads = max(1, min(self._threads, tasks))
+        threads = self._threads if self._room else max(1, min(self._threads, tasks))
         frame[FRAME_THREADS // 8] = threads
+        scratch_bytes = max(scratch_bytes, self._room)
         words = words | {"scratch": self._scratch(threads * scratch_bytes), "scratch_bytes": scratch_bytes}
         for number, name in enumerate(names):
             frame[FRAME_HEAD + number] = words.get(name, 0)

@@ -26,7 +26,7 @@ from .vector import Code, Kind, Value
 #: Rows of an image fetched ahead: 1024 x 1024, k = 63 in tiles of 256 x 256 takes 1.81 ms without, 1.66 so
 #: (Cascade Lake, 2026-11); storing past the caches instead gained nothing.
 AHEAD = 2
-#: Words of a frame behind its head.
+#: Words of a frame behind its head; planes of spectra are a worker's own where `planes_bytes` is not 0.
 FRAME = (
     "jobs",
     "scratch",
@@ -34,6 +34,7 @@ FRAME = (
     "tile_bytes",
     "spectra",
     "planes",
+    "planes_bytes",
     "rows",
     "strips",
     "pitch",
@@ -246,6 +247,7 @@ class _Task:
         at = self.pointer("jobs") + index * (8 * len(JOB))
         self.job = {name: (at + 8 * n).load() for n, name in enumerate(JOB)}
         self.element = 2 * self.kind.bytes
+        self.worker = worker
         self.tile = self.pointer("scratch") + worker * self.word["scratch_bytes"]
         self.buffer = self.tile + self.word["tile_bytes"]
         self.strip = self.word["rows"] * self.element
@@ -275,7 +277,7 @@ class _Task:
         code, word = self.code, self.word
         length = word["strips"] * (self.kind.lanes * self.element)
         whole = forward and inverse
-        plane = None if whole else self.pointer("planes") + self.job["plane"]
+        plane = None if whole else self.pointer("planes") + self.worker * word["planes_bytes"] + self.job["plane"]
         spectrum = self.pointer("spectra") + self.job["spectrum"] if whole else None
 
         def scaled(buffer, name, start):
