@@ -197,7 +197,7 @@ def _seconds(spec, outputs, machine):
     registers = REGISTERS.get(machine.vector_bytes, FEWER_REGISTERS)
     fits, threads = (vectors, 1) if way == "shared" else (fits, machine.threads)
     along = [m + r - 1 for m, r in zip(outputs, _taps(spec), strict=True)]
-    gather, scatter = gather_cycles(along), SCATTER_CYCLES * sum(along)
+    gather, scatter = gather_cycles(along, spec.stride[-1]), SCATTER_CYCLES * sum(along)
     if way == "pieces":
         piece = piece_of(products, filters, fits, machine.vector_bytes, cache_bytes())
         scatter += SUM_CYCLES * math.ceil(channels / piece)

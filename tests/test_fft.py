@@ -7,13 +7,15 @@ import multiprocessing
 
 import numpy as np
 import pytest
-from conftest import assert_refused, run, skip_if_refused
+from conftest import assert_refused, correlate, run, skip_if_refused
 
 import convbench
 from convbench import ConvSpec, registry, select, settings
 from convbench.engine import unit_roundoff
 from convbench.engines import fft_tiles
 from convbench.engines.fft import family
+from convbench.engines.jit.spectral import SpectralPlan
+from convbench.engines.jit.target import target
 
 ENGINE = registry.get("fft")
 DTYPES = ("float32", "float64")
@@ -289,6 +291,34 @@ def test_auto_takes_it_where_kernels_are_large(records_directory):
         assert select(ConvSpec.parse(text)).engine == "fft", text
     for text in ("mb1ic1ih1024oc1oh1024kh3ph1", "mb1ic64ih56oc64oh56kh3ph1", "mb1ic1ih9oc1oh9kh3ph1"):
         assert select(ConvSpec.parse(text)).engine != "fft", text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mb1ic3ih232oc32oh224kh9ph0",
+        "mb5ic600ih20oc2oh20kh9ph4",  # gathers more than a task's scratch would be otherwise
+        "g2mb3ic4ih70oc6oh35kh7sh2ph3",
+        "mb7ic5iw300oc3ow300kw65pw32",
+    ],
+)
+def test_groups_of_a_thread_compute_what_shared_ones_do(text, monkeypatch):
+    spec = ConvSpec.parse(text)
+    rng = np.random.default_rng(11)
+    x, weight = (rng.uniform(-1, 1, shape).astype("f") for shape in (spec.input_shape, spec.weight_shape))
+    tiling = fft_tiles.choose(spec, target().lanes(spec.dtype), 2, 1e-9, 1e-10)[0]
+    results = []
+    for own in (2, 0):
+        monkeypatch.setattr(fft_tiles, "own_group", lambda *_, own=own: own)
+        plan = SpectralPlan(spec, weight, tiling)
+        out = np.empty(spec.output_shape, "f")
+        for _ in range(5):
+            out[:] = np.nan
+            plan(x, out)
+        results.append(out)
+    assert np.array_equal(*results)
+    expected = correlate(spec, x, weight)
+    assert np.linalg.norm(results[0] - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
 def test_layers_use_it():

@@ -112,32 +112,25 @@ class SpectralPlan:
             for channels in (spec.in_channels, spec.out_channels)
         )
         filters, columns = product_code.blocking(self._machine.registers, slots)
-        per_group, channels = spec.out_channels // spec.groups, spec.in_channels // spec.groups
+        per_group = spec.out_channels // spec.groups
         filters = -(-per_group // -(-per_group // filters))
-        blocks = -(-per_group // filters)
-        shape = (spec.groups, self._vectors, blocks, channels, filters, 2 * self._lanes)
-        kernels = self._keep(aligned(shape, spec.dtype))
-        for output, channel, values in self._kernel_spectra():
-            group, number = divmod(output, per_group)
-            kernels[group, :, number // filters, channel, number % filters] = values
         words = {
             "inputs": inputs.ctypes.data,
             "outputs": outputs.ctypes.data,
-            "inputs_bytes": inputs[0].nbytes,
-            "outputs_bytes": outputs[0].nbytes,
-            "kernels": kernels.ctypes.data,
+            "inputs_bytes": inputs[0].nbytes if owners > 1 else 0,
+            "outputs_bytes": outputs[0].nbytes if owners > 1 else 0,
+            "kernels": self._packed_kernels(filters).ctypes.data,
             "plane_bytes": self._plane,
             "slots": slots,
-            "channels": channels,
+            "channels": spec.in_channels // spec.groups,
             "filters": per_group,
-            "filter_blocks": blocks,
+            "filter_blocks": -(-per_group // filters),
             "elements": self._vectors,
         }
         total = spec.batch * tiling.per_plane
         groups = [(first, min(slots, total - first)) for first in range(0, total, slots)]
         if owners > 1:
-            return self._own_groups(groups, inputs, outputs, filters, columns, words)
-        words |= {"inputs_bytes": 0, "outputs_bytes": 0}
+            return self._own_groups(groups, inputs, outputs, (filters, columns), words)
         runs = []
         for group in groups:
             runs.append(self._channel_run("forward", inputs, [group]))
@@ -145,13 +138,24 @@ class SpectralPlan:
             runs.append(self._channel_run("inverse", outputs, [group]))
         return runs, [run.frame for run in runs]
 
-    def _own_groups(self, groups, inputs, outputs, filters, columns, words):
-        """One job, a task of it for each group."""
-        self._room = max(fft_tiles.GATHER_BYTES, columns * words["channels"] * 2 * self._lanes * self._spec.itemsize)
-        self._room = max(self._room, self._tile_scratch(True))
-        forward, inverse = self._channel_run("forward", inputs, groups), self._channel_run("inverse", outputs, groups)
+    def _packed_kernels(self, filters):
+        """Kernels' spectra as [group][vector of frequencies][block of filters][channel][filter]."""
+        spec = self._spec
+        per_group, channels = spec.out_channels // spec.groups, spec.in_channels // spec.groups
+        shape = (spec.groups, self._vectors, -(-per_group // filters), channels, filters, 2 * self._lanes)
+        kernels = self._keep(aligned(shape, spec.dtype))
+        for output, channel, values in self._kernel_spectra():
+            group, number = divmod(output, per_group)
+            kernels[group, :, number // filters, channel, number % filters] = values
+        return kernels
+
+    def _own_groups(self, groups, inputs, outputs, blocking, words):
+        """One job, a task of it for each group: it goes through all three with the same scratch."""
         sizes = [count for _, count in groups]
-        products = {count: self._product_run(filters, columns, count, words) for count in sorted(set(sizes))}
+        gathered = self._gathered_bytes(blocking[1], max(sizes), words["channels"])
+        self._room = max(fft_tiles.GATHER_BYTES, gathered, self._tile_scratch(True))
+        forward, inverse = self._channel_run("forward", inputs, groups), self._channel_run("inverse", outputs, groups)
+        products = {count: self._product_run(*blocking, count, words) for count in sorted(set(sizes))}
         stops = np.cumsum(sizes)
         records = {
             "first_in": inputs.shape[1] * (stops - sizes),
@@ -213,20 +217,23 @@ class SpectralPlan:
         return self._plane + buffer + (self._plane if strided else 0)
 
     def _product_run(self, filters, columns, count, words):
-        blocks = -(-count // columns)
-        per_frequency = blocks * columns * words["channels"] * 2 * self._lanes * self._spec.itemsize
+        per_frequency = self._gathered_bytes(columns, count, words["channels"])
         elements = max(1, min(MOST_ELEMENTS, fft_tiles.GATHER_BYTES // per_frequency))
         tasks = -(-self._vectors // elements)
         key = self._spec.dtype, filters, columns
         task = function(self._machine, "task", ("product", *key), "pii", lambda c: product_code.write_task(c, *key))
         words = words | {
             "tiles": count,
-            "tile_blocks": blocks,
+            "tile_blocks": -(-count // columns),
             "elements_per_task": elements,
             "tasks_per_group": tasks,
         }
         scratch = elements * per_frequency
         return _Run(self._frame(task, tasks * self._spec.groups, product_code.FRAME, words, scratch))
+
+    def _gathered_bytes(self, columns, count, channels):
+        """Of the inputs of one vector of frequencies: whole blocks of tiles."""
+        return -(-count // columns) * columns * channels * 2 * self._lanes * self._spec.itemsize
 
     def _frame(self, task, tasks, names, words, scratch_bytes):
         """A frame of one pool job, with scratch for every thread."""

@@ -122,7 +122,7 @@ class WinogradPlan:
         if self._shares:
             self._vectors, self._filters, _ = choose(total, self._group[1], total, *machine, 1)
         else:
-            gather = gather_cycles(self._form.products)
+            gather = gather_cycles(self._form.products, self._form.stride)
             self._vectors, self._filters, _ = choose(total, self._group[1], fits, *machine, self._threads, gather)
         self._rounds = self._blocks_of_rounds() if self._shares else [range(len(self._vectors))]
         most = self._channels
