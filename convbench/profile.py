@@ -133,9 +133,9 @@ def _loaded(directory, threads):
         return None
 
 
-#: About the geometric mean of three calibrations, but for those set by hand after a look at many choices: fft, whose time
-#: depends on what else runs (with 0.86 the four costliest of 356 choices were fft, with 0.95 the costliest one), and
-#: Winograd's, which layers of 64 and more channels would have lower (0.6 to 0.8) and those of a few channels higher.
+#: About the geometric mean of three calibrations, but for those set by hand after a look at many choices: fft, whose
+#: time depends on what else runs (with 0.86 the four costliest of 356 choices were fft, with 0.95 the costliest one),
+#: and Winograd's, which layers of 64 and more channels would have lower (0.6 to 0.8), those of a few channels higher.
 SHIPPED = Profile(
     hertz=4.22e9,
     bandwidth=24e9,
