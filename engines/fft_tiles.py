@@ -155,8 +155,10 @@ def own_group(spec: ConvSpec, tiling: Tiling, threads: int) -> int:
     """
     total = spec.batch * tiling.per_plane
     each = (spec.in_channels + spec.out_channels) * tile_bytes(tiling.tile, spec.itemsize)
+    if total < threads:
+        return 0
     kernels = kernel_bytes(spec, tiling.tile)
-    fewest = -(-total * each // MAX_GROUP_BYTES)
+    fewest = max(1, math.ceil(total * each / MAX_GROUP_BYTES))
 
     def slots(rounds):
         return math.ceil(total / (rounds * threads))
@@ -169,9 +171,17 @@ def own_group(spec: ConvSpec, tiling: Tiling, threads: int) -> int:
         beyond = max(0.0, math.log2(slots(rounds) * each / OWN_BYTES))
         return rounds * threads * kernels + each * (OVERFLOW * total * beyond + IDLE * idle(rounds))
 
-    rounds = min(range(fewest, max(fewest, total // threads) + 1), key=moved)
+    rounds = min(_some_between(fewest, max(fewest, total // threads)), key=moved)
     shares = idle(rounds) > MOST_IDLE * total or (rounds * threads - 1) * kernels > OWN_SPECTRA * each * total
     return 0 if shares else slots(rounds)
+
+
+def _some_between(first, last):
+    """Whole numbers from the first to the last, in ever larger steps."""
+    found = [first]
+    while found[-1] < last:
+        found.append(min(last, max(found[-1] + 1, int(found[-1] * LENGTH_STEP))))
+    return found
 
 
 def cycles(spec: ConvSpec, tiling: Tiling, lanes: int, threads: int) -> float:
@@ -213,7 +223,7 @@ def traffic(spec: ConvSpec, tiling: Tiling, threads: int) -> tuple[int, int]:
         return spectra + (kernels if spec.in_channels > 1 else 0), spectra + kernels
     tiles, own = spec.batch * tiling.per_plane, own_group(spec, tiling, threads)
     groups = math.ceil(tiles / (own or group_size(spec, tiling)))
-    near = spectra * own / tiles
+    near = own * (spec.in_channels + spec.out_channels) * tile_bytes(tiling.tile, spec.itemsize)
     held = kernels + (near * threads if own else spectra)
     read = groups * kernels * (KERNEL_MOVES if held <= CACHED_BYTES else 1)
     moves = OWN_MOVES + OVERFLOW_MOVES * max(0.0, math.log2(near / OWN_BYTES)) if own else SHARED_MOVES

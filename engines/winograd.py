@@ -22,13 +22,14 @@ from __future__ import annotations
 import itertools
 import math
 import platform
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from convbench import forks
 from convbench.engine import UNROUNDED_GUARD, Engine, unit_roundoff
-from convbench.machine import CACHED_BYTES, Machine, this_machine
+from convbench.machine import CACHED_BYTES, Machine, this_machine, usable_cores
 from convbench.settings import get_num_threads
 from convbench.spec import ConvSpec
 
@@ -123,7 +124,8 @@ class Winograd(Engine):
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """Products in registers and both transforms, or weights and arrays through memory; copies of phases."""
         inner = undilated(spec)
-        seconds = _seconds(inner, _fastest(inner, self.products, machine), machine)
+        outputs = _fastest(inner, self.products, replace(machine, threads=machine.cores))
+        seconds = _seconds(inner, outputs, machine)
         return machine.call_seconds + seconds + copies_seconds(spec, machine)
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
@@ -131,7 +133,8 @@ class Winograd(Engine):
         return _Plan(spec, weight, bias, self._outputs(spec))
 
     def _outputs(self, spec):
-        return _fastest(undilated(spec), self.products, this_machine(get_num_threads()))
+        """The tile, whatever the number of threads that are used: results do not depend on it."""
+        return _fastest(undilated(spec), self.products, this_machine(usable_cores()))
 
 
 class Winograd4(Winograd):
