@@ -33,10 +33,10 @@ SUMMED_SHARE = 0.27  # ... where channels are summed, and the bytes that are mov
 TILE_BYTES = 512 << 10  # a tile and its kernel's spectrum that stay in the second-level cache ...
 UNCACHED = 0.11  # ... and what each doubling beyond costs
 JOIN_SECONDS = 1e-6  # a call of the thread pool, with a second thread that must be found
-PRODUCT_CYCLES = 3.0  # four multiply-adds of one complex vector
-# How often tiles' spectra are moved where channels are summed: those that threads share (4 where cores are near each
-# other, 8 where they are not), a thread's own, for each doubling of them beyond `OWN_BYTES`; and kernels' spectra, by
-# every group that reads them.
+PRODUCT_CYCLES = 3.0  # four multiply-adds of one complex vector, with what their loads cost
+# How often tiles' spectra are moved where channels are summed: those that threads share (4 while cores are near each
+# other; more while they are not), a thread's own, for each doubling of them beyond `OWN_BYTES`; and kernels' spectra,
+# by every group that reads them.
 SHARED_MOVES, OWN_MOVES, OVERFLOW_MOVES, KERNEL_MOVES = 6, 3.4, 1.8, 0.3
 JOB_BYTES = 112
 MOST_VECTOR_BYTES = 64
@@ -213,9 +213,10 @@ def traffic(spec: ConvSpec, tiling: Tiling, threads: int) -> tuple[int, int]:
 
     They are spectra of kernels, once for each group of tiles, and of tiles, which passes and sums of channels move.
 
-    The constants were fitted on a 2-core Zen 5 VM: `CYCLES_SHARE` to 501 problems that take 3 us to 20 ms (the
-    logarithms of the ratios of time and prediction spread by 0.30, without it by 0.49), what concerns sums of channels
-    to 2069 tilings of 700 problems of 1 to 64 channels (0.20 where a thread has its own groups).
+    `CYCLES_SHARE` was fitted to 501 problems that take 3 us to 20 ms on a 2-core Zen 5 VM: the logarithms of the
+    ratios of time and prediction spread by 0.30, without it by 0.49.  What concerns sums of channels was fitted to
+    2069 tilings of problems of 1 to 64 channels there, and then raised by about half by hand, as layers with small
+    kernels, many channels or cores far from each other take longer.
     """
     each = tile_bytes(tiling.tile, spec.itemsize) * spec.batch * tiling.per_plane
     spectra, kernels = each * (spec.in_channels + spec.out_channels), kernel_bytes(spec, tiling.tile)
