@@ -110,6 +110,11 @@ class WinogradPlan:
         """Bytes that the plan holds."""
         return sum(array.nbytes for array in self._arrays.values()) + self._scratch_bytes
 
+    @property
+    def _shares(self):
+        """Whether threads share V and M, in three rounds."""
+        return self._way == "shared"
+
     def _divide(self, way):
         """Decide on the way of computing, blocks of tiles and of filters, rounds of blocks, and pieces of channels."""
         products = math.prod(self._form.products)
@@ -117,13 +122,10 @@ class WinogradPlan:
         cache = self._target.vector_bytes, cache_bytes()
         fitting, fits = way_of(products, *self._group, total, *cache)
         self._way = way or fitting
-        self._shares = self._way == "shared"
+        own = fits, self._threads, gather_cycles(self._form.products, self._form.stride)
+        most, threads, gather = (total, 1, 0) if self._shares else own
         machine = self._target.registers, self._target.multiplies
-        if self._shares:
-            self._vectors, self._filters, _ = choose(total, self._group[1], total, *machine, 1)
-        else:
-            gather = gather_cycles(self._form.products, self._form.stride)
-            self._vectors, self._filters, _ = choose(total, self._group[1], fits, *machine, self._threads, gather)
+        self._vectors, self._filters, _ = choose(total, self._group[1], most, *machine, threads, gather)
         self._rounds = self._blocks_of_rounds() if self._shares else [range(len(self._vectors))]
         most = self._channels
         if self._way == "pieces":
