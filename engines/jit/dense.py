@@ -31,6 +31,10 @@ DTYPES = ("float32", "float64")
 #: Part of the L2 cache for one block's weights; more k than fit are done in turns that leave their sums in scratch. 512
 #: -> 1024 channels at 19x19, 3x3, dilation 6: 0.6 616, 0.3 669, 0.15 663 GFLOP/s (Zen 5, November 2026).
 WEIGHT_SHARE = 0.3
+#: Weights that take more than this part of the L2 cache are asked for: another layer drives them out.  Caches cold, us
+#: without and with: 2048 -> 512 channels at 7x7, 1x1, 363 and 295, 256 -> 256 at 14x14, 3x3, 552 and 504, 512 -> 512 at
+#: 7x7 595 and 559; hot the same.  Where weights are few it takes 1 to 2 % (Zen 5, November 2026).
+ASKED_SHARE = 0.5
 #: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no
 #: limit where it is.
 BASE_REGISTERS, MANY = 4, 1 << 20
@@ -195,8 +199,18 @@ class DensePlan(Framed):
         self._k_block = min(shape.k_count, max(1, int(WEIGHT_SHARE * cache_bytes() / per_k) // taps) * taps)
         self._partial_bytes = max(rows * columns for rows, columns in kinds) * per_k
 
+    def _asks(self):
+        """What kernels ask for: weights that the L2 cache has no room for, or else, channels-first, outputs.
+
+        Not outputs channels-last, where kernels need their address registers for the pixels (64 -> 256 channels at
+        56x56, 1x1, batch 8: 356 GFLOP/s without, 162 with it; Zen 5, November 2026).
+        """
+        if self._weights.nbytes > ASKED_SHARE * cache_bytes():
+            return "weights"
+        return "nothing" if self._shape.last else "outputs"
+
     def _kernel(self, rows, columns, channels):
-        tile = kernels.Tile(rows, columns, channels, self._dtype, self._tiling.run, self._shape.last)
+        tile = kernels.Tile(rows, columns, channels, self._dtype, self._tiling.run, self._shape.last, self._asks())
         return kernels.kernel_address(tile, self._target)
 
     def _position_table(self, kinds):

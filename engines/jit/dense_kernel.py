@@ -50,6 +50,8 @@ TILE = slots(
 
 #: In front of a worker's scratch: the key of what it holds.
 SCRATCH_HEAD = 64
+#: Weights are asked for so many bytes ahead, two pages: a page's address takes as long as its first line.
+WEIGHTS_AHEAD = 8192
 #: Bytes that the caches move at once.
 LINE_BYTES = 64
 #: The copy asks for input this many lines ahead: 64 -> 64 at 224x224, 2 threads: 0 lines 208, 1: 213, 2:
@@ -72,6 +74,8 @@ class Tile:
         The taps that one round multiplies.
     last : bool
         Whether inputs' pixels are `x_pixel` bytes apart, read from the frame (channels-last); else they are neighbours.
+    asks : str
+        What it asks the memory for besides inputs: "weights", "outputs" or "nothing".
     """
 
     rows: int
@@ -80,6 +84,7 @@ class Tile:
     dtype: str
     run: Run
     last: bool
+    asks: str
 
 
 def kernel_address(tile, target):
@@ -115,9 +120,12 @@ def write_kernel(module, tile, target):
 
     def multiply(k, weights, asked, *sums):
         sums = list(sums)
-        if not tile.last:
+        if tile.asks == "outputs":
             code.prefetch(outputs + asked, write=True)
             asked = (asked + asked_step).least(asked_last)
+        if tile.asks == "weights":
+            for line in range(0, len(taps) * len(vectors) * kind.bytes, LINE_BYTES):
+                code.prefetch(weights + (WEIGHTS_AHEAD + line))
         columns = [
             [
                 (weights + (tap * len(vectors) + v) * kind.bytes).load(kind, align=target.vector_bytes // 2)
@@ -288,11 +296,7 @@ def write_task(module, dtype, target):
 
 
 def _ask(fixed, position, call, last):
-    """Where the kernel asks for lines to store to: each channel's last pixel.  Not before the last k.
-
-    Not channels-last either, where kernels need their address registers for the pixels (64 -> 256 channels at 56x56,
-    1x1, batch 8: 356 GFLOP/s without, 162 with it; Zen 5, November 2026).
-    """
+    """Where a kernel that asks for outputs does: each channel's last pixel.  Not before the last k."""
     pixel, channel = fixed["out_pixel"], fixed["out_channel"]
     call["asked"] = last.choose(call["out"] + (position["length"] - 1) * pixel, call["sums"])
     call["asked_step"] = last.choose(channel, 0)
