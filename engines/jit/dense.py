@@ -26,15 +26,12 @@ from .dense_shape import Shape
 from .dense_tiling import Machine, choose, parts, runs
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
+from .weights_ahead import are_far
 
 DTYPES = ("float32", "float64")
 #: Part of the L2 cache for one block's weights; more k than fit are done in turns that leave their sums in scratch. 512
 #: -> 1024 channels at 19x19, 3x3, dilation 6: 0.6 616, 0.3 669, 0.15 663 GFLOP/s (Zen 5, November 2026).
 WEIGHT_SHARE = 0.3
-#: Weights that take more than this part of the L2 cache are asked for: another layer drives them out.  Caches cold, us
-#: without and with: 2048 -> 512 channels at 7x7, 1x1, 363 and 295, 256 -> 256 at 14x14, 3x3, 552 and 504, 512 -> 512 at
-#: 7x7 595 and 559; hot the same.  Where weights are few it takes 1 to 2 % (Zen 5, November 2026).
-ASKED_SHARE = 0.5
 #: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no
 #: limit where it is.
 BASE_REGISTERS, MANY = 4, 1 << 20
@@ -205,7 +202,7 @@ class DensePlan(Framed):
         Not outputs channels-last, where kernels need their address registers for the pixels (64 -> 256 channels at
         56x56, 1x1, batch 8: 356 GFLOP/s without, 162 with it; Zen 5, November 2026).
         """
-        if self._weights.nbytes > ASKED_SHARE * cache_bytes():
+        if are_far(self._weights.nbytes):
             return "weights"
         return "nothing" if self._shape.last else "outputs"
 

@@ -20,6 +20,7 @@ from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
 from .records import Record, size, slots
 from .transpose import transposed
 from .vector import Code, Kind
+from .weights_ahead import LINE_BYTES, ask
 
 #: What is the same for all tiles of a plan.
 FRAME = slots(
@@ -50,10 +51,6 @@ TILE = slots(
 
 #: In front of a worker's scratch: the key of what it holds.
 SCRATCH_HEAD = 64
-#: Weights are asked for so many bytes ahead, two pages: a page's address takes as long as its first line.
-WEIGHTS_AHEAD = 8192
-#: Bytes that the caches move at once.
-LINE_BYTES = 64
 #: The copy asks for input this many lines ahead: 64 -> 64 at 224x224, 2 threads: 0 lines 208, 1: 213, 2:
 #: 212, 4: 216 GFLOP/s (Zen 4, November 2026).
 LINES_AHEAD = 4
@@ -124,8 +121,7 @@ def write_kernel(module, tile, target):
             code.prefetch(outputs + asked, write=True)
             asked = (asked + asked_step).least(asked_last)
         if tile.asks == "weights":
-            for line in range(0, len(taps) * len(vectors) * kind.bytes, LINE_BYTES):
-                code.prefetch(weights + (WEIGHTS_AHEAD + line))
+            ask(code, weights, len(taps) * len(vectors) * kind.bytes)
         columns = [
             [
                 (weights + (tap * len(vectors) + v) * kind.bytes).load(kind, align=target.vector_bytes // 2)

@@ -22,6 +22,7 @@ from . import product_kernel as kernels
 from .dense_tiling import INSTRUCTIONS_PER_CYCLE, parts
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
+from .weights_ahead import are_far
 
 #: Part of the L1 cache for the panel: of 48 KiB, 1024 -> 256 channels at 14x14, batch 8, 16 KiB 254, 24 KiB 287, 32 KiB
 #: 271 GFLOP/s (Zen 5, November 2026); of 32 KiB a busy neighbour leaves no more either.
@@ -241,7 +242,7 @@ class ProductPlan(Framed):
         """Addresses of the kernels, [channels][vectors]."""
         dtype, across = self._spec.dtype, np.unique(self._cut.vectors)
         tiles = [
-            kernels.Tile(int(rows), int(v), dtype, self._in_place)
+            kernels.Tile(int(rows), int(v), dtype, self._in_place, are_far(self._weights.nbytes))
             for rows in np.unique(self._cut.channels)
             for v in across
         ]

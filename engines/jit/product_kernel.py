@@ -19,6 +19,7 @@ from . import compile as compiler
 from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .records import Record, size, slots
 from .vector import INDEX, Code
+from .weights_ahead import ask
 
 FRAME = slots(
     "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place ahead "
@@ -51,12 +52,15 @@ class Tile:
     dtype : str
     in_place : bool
         Whether inputs are read where they lie, `x_channel` bytes apart, instead of from a panel.
+    asks : bool
+        Whether weights are asked for ahead.
     """
 
     channels: int
     vectors: int
     dtype: str
     in_place: bool
+    asks: bool
 
 
 def kernel_address(tile, target):
@@ -96,6 +100,8 @@ def write_kernel(module, tile, target):
             inputs = [(panel + v * kind.bytes).load(kind, masks[v]) for v in range(tile.vectors)]
         else:
             inputs = [(panel + v * kind.bytes).load(kind, align=kind.bytes) for v in range(tile.vectors)]
+        if tile.asks:
+            ask(code, weights, tile.channels * kind.itemsize)
         following = iter(sums)
         products = []
         for channel in range(tile.channels):

@@ -18,6 +18,7 @@ from . import compile as compiler
 from .parallel import FRAME_HEAD
 from .records import Record, slots
 from .vector import Code
+from .weights_ahead import LINE_BYTES, ask
 from .winograd_code import columns, mask_of, multiply, rows
 from .winograd_matrices import matrices
 
@@ -45,12 +46,12 @@ FILTERS = slots("weights frequency first count kernel")
 TASK = slots("block block_end x out bias filters filters_end frequency frequency_end channel channel_end key flag")
 #: Channels that go down the columns together.
 TOGETHER = 4
-#: The product asks for weights so many bytes ahead and for tiles so many channels ahead; milliseconds without and with
+#: The product asks for weights ahead, and for tiles so many channels ahead; milliseconds without and with
 #: (Cascade Lake, 2026-11, F(4, 3)): 64 channels at 56 x 56 0.43 and 0.39, 128 at 28 x 28 0.46 and 0.38, 256 at
-#: 14 x 14 (F(2, 3) by F(4, 3)) 0.90 and 0.74.  Two pages ahead, so that a page's address and its first line are there
-#: in time: with caches cold 512 channels at 14 x 14 1.23 ms with 2048 and 1.04 with 8192, 256 0.38 and 0.34; in rounds
-#: with four other libraries 128 -> 128 channels of stride 2 at 77 x 96 1.23 and 1.08; hot the same (Zen 5).
-WEIGHTS_AHEAD, TILES_AHEAD = 8192, 16
+#: 14 x 14 (F(2, 3) by F(4, 3)) 0.90 and 0.74.  With caches cold and weights asked for 2 KiB and 8 KiB ahead, 512
+#: channels at 14 x 14 1.23 and 1.04, 256 0.38 and 0.34; in rounds with four other libraries 128 -> 128 channels of
+#: stride 2 at 77 x 96 1.23 and 1.08; hot the same (Zen 5).
+TILES_AHEAD = 16
 #: In front of a worker's scratch: the key of what V holds.
 SCRATCH_HEAD = 64
 
@@ -147,7 +148,7 @@ def write_multiply(module, vectors, filters, dtype, adds, target):
     def channel(_, v, u, *sums):
         tiles = [(v + n * kind.bytes).load(kind, align=kind.bytes) for n in range(vectors)]
         products = []
-        code.prefetch(u + WEIGHTS_AHEAD)
+        ask(code, u, LINE_BYTES)
         for n in range(vectors):
             code.prefetch(v + (TILES_AHEAD * vectors + n) * kind.bytes)
         for k in range(filters):
