@@ -7,6 +7,7 @@ convolution, odd strides of the arrays) -> selection -> plan -> ``plan(x, out)``
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -19,13 +20,13 @@ from convbench.candidates import Selection
 from convbench.data import as_memory_format
 from convbench.engine import Engine, Plan
 from convbench.incremental import IncrementalPlan
-from convbench.outputs import empty
+from convbench.outputs import maker
 from convbench.spec import ConvSpec, dtype_name, per_dimension
 
 AXES = {1: "W", 2: "H, W", 3: "D, H, W"}
 
 
-@dataclass
+@dataclass(slots=True)
 class _Prepared:
     """One input shape, planned."""
 
@@ -36,6 +37,7 @@ class _Prepared:
     pads: tuple | None  # pairs to extend the input by, before the plan
     dense: bool  # the input already lies in memory as the plan wants it
     batched: bool
+    new_output: Callable[[], np.ndarray]
     calls: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -148,7 +150,7 @@ class _Conv:
         if prepared is None:
             prepared = self._prepare(x, key, out)
         if out is None:
-            result = out = self._new_output(prepared)
+            result = out = prepared.new_output()
         else:
             result = self._usable_output(out, x, prepared)
         if not prepared.dense:
@@ -252,7 +254,7 @@ class _Conv:
             self._check_output(out, shape)
         chosen = self._select(spec)
         dense = pads is None and x.dtype.isnative and _lies_as(full, memory_format)
-        prepared = _Prepared(spec, None, shape, chosen, pads, dense, batched)
+        prepared = _Prepared(spec, None, shape, chosen, pads, dense, batched, self._output_maker(spec, shape))
         trial = selection.trial(spec, chosen, weight=self._kernels(), **self._judging)
         if trial is None:
             prepared.plan = self._plan_chosen(chosen)
@@ -295,13 +297,12 @@ class _Conv:
         full = as_memory_format(full, prepared.spec.memory_format)
         return full if prepared.batched else full[0]
 
-    def _new_output(self, prepared):
-        if prepared.spec.memory_format == "channels_first":
-            return empty(prepared.shape, self.dtype)
-        spatial = prepared.spec.output_spatial
-        last = empty((prepared.spec.batch, *spatial, prepared.spec.out_channels), self.dtype)
-        full = np.moveaxis(last, -1, 1)
-        return full if prepared.batched else full[0]
+    def _output_maker(self, spec, shape):
+        """What makes outputs of `shape` that lie as the plan wants them."""
+        if spec.memory_format == "channels_first":
+            return maker(shape, self.dtype)
+        make = maker((*shape[: -self.ndim - 1], *spec.output_spatial, spec.out_channels), self.dtype)
+        return lambda: np.moveaxis(make(), -1, -self.ndim - 1)
 
     def _check_output(self, out, shape):
         if not isinstance(out, np.ndarray):
@@ -318,7 +319,7 @@ class _Conv:
         self._check_output(out, prepared.shape)
         full = out if prepared.batched else out[np.newaxis]
         fits = out.dtype.isnative and _lies_as(full, prepared.spec.memory_format)
-        return out if fits and not np.may_share_memory(x, out) else self._new_output(prepared)
+        return out if fits and not np.may_share_memory(x, out) else prepared.new_output()
 
     def __getstate__(self):
         # Plans hold locks, buffers and compiled code: a copy, or another process, makes its own.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from convbench import forks
@@ -35,7 +35,7 @@ _PLUGIN_ERRORS = (
 _engines: dict[str, Engine] | None = None
 _loading: dict[str, Engine] | None = None
 _lock = forks.held_off  # engines are imported under it
-_generation = 0
+_watchers: list[Callable[[], None]] = []
 
 
 def register(engine: Engine | type[Engine], *, replace: bool = False) -> Engine | type[Engine]:
@@ -101,14 +101,14 @@ def get(name: str) -> Engine:
         raise ValueError(f"engine {name!r} is unknown; auto, {', '.join(table)} are accepted") from None
 
 
-def generation() -> int:
-    """A number that changes with every change of the registry, for caches of choices."""
-    return _generation
+def when_changed(tell) -> None:
+    """Have `tell()` called after every change of the registry."""
+    _watchers.append(tell)
 
 
 def _changed():
-    global _generation
-    _generation += 1
+    for tell in _watchers:
+        tell()
 
 
 def _table() -> dict[str, Engine]:

@@ -87,16 +87,17 @@ def epoch() -> int:
     Another number of threads, another planning effort, another set of engines, another default, or a forked child,
     whose locks and threads are not its parent's.
     """
-    return _changes + registry.generation()
+    return _changes
 
 
-def _after_fork():
+def _begin_epoch():
     global _changes
     _changes += 1
 
 
+registry.when_changed(_begin_epoch)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_begin_epoch)
 
 
 def default_engine() -> str:

@@ -22,6 +22,7 @@ import warnings
 import numpy as np
 
 from convbench import settings
+from convbench.outputs import ARRAY_DATA
 
 from . import scheduling
 from .compile import address
@@ -54,8 +55,6 @@ LOW = (1 << 32) - 1
 FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS = (8 * i for i in range(6))
 FRAME_HEAD = 6
 _FUNCTION_OF_POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-#: A NumPy array object keeps the address of its data right behind the object's head.
-ARRAY_DATA = object.__basicsize__
 
 
 def _get(pointer):
