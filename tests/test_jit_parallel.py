@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import multiprocessing
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 
 import convbench
 from convbench import machine, settings
-from convbench.engines.jit import parallel
+from convbench.engines.jit import parallel, scheduling
 
 ROUNDS = 30
 
@@ -58,6 +60,18 @@ def in_threads(count, work):
     """Run ``work(number)`` in `count` Python threads at once; errors are raised here."""
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         return list(pool.map(work, range(count)))
+
+
+def workers():
+    """The numbers in the system of the pool's threads."""
+    memory = parallel._pool.memory
+    first = (parallel.LINES + parallel.THREAD) // 8
+    return [int(memory[first + n * parallel.LINE_BYTES // 8]) for n in range(1, len(parallel._pool.workers) + 1)]
+
+
+def processor():
+    """The one that this thread runs on."""
+    return ctypes.CDLL(None).sched_getcpu()
 
 
 def run_script(code, **variables):
@@ -209,6 +223,27 @@ def test_a_process_bound_to_one_processor():
     """
     unset = {"CONVBENCH_NUM_THREADS": "", "OMP_NUM_THREADS": ""}
     assert run_script(bound, **unset).split() == ["True", "1"]
+
+
+@pytest.mark.skipif(not scheduling.knows_threads(), reason="workers are not moved on this system")
+def test_workers_that_lose_their_processors_in_the_middle_of_a_task():
+    """Other processes' loops on every core: waiting callers take workers to theirs, and give them up again."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(machine.usable_cores())]
+    guests = set()
+    try:
+        layer = convbench.Conv2d(np.ones((64, 64, 3, 3), "float32"), padding=1, engine="direct")
+        x = np.random.default_rng(0).integers(-3, 4, (4, 64, 56, 56)).astype("float32")
+        right = layer(x).copy()
+        end = time.monotonic() + 20
+        while not guests and time.monotonic() < end:
+            np.testing.assert_array_equal(layer(x), right)
+            guests |= {number for number in workers() if os.sched_getaffinity(number) == {processor()}}
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    np.testing.assert_array_equal(right, convbench.conv2d(x, layer.weight, padding=1, engine="im2col"))
+    assert guests, "no worker was taken to the caller's processor in 20 s"
 
 
 @pytest.mark.parametrize(

@@ -38,16 +38,22 @@ SPIN_NANOSECONDS = 200_000
 LATE_NANOSECONDS, PATIENCE_STEP = 40_000, 2_000
 #: How long a caller watches for the tasks of others before it gives up its processor, which they may need.
 AWAIT_NANOSECONDS = 500_000
+#: How often it looks, meanwhile, for one that has no processor.
+LOOK_NANOSECONDS = 50_000
 #: Looks at the job word between two looks at the clock; one pause takes 15-50 ns.
 SPINS_PER_CLOCK = 64
 MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
 
 # The pool's memory, in bytes; what several threads write has a cache line (or a pair of them) of its own.
-JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, WOKEN, THREADS, PROCESSOR, HANDLES = (
-    128 * i for i in range(14)
+JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, WOKEN, THREADS, PROCESSOR, GUEST, HANDLES = (
+    128 * i for i in range(15)
 )
 MAX_WORKERS = 1023
-POOL_BYTES = HANDLES + 8 * (MAX_WORKERS + 1)
+# A line for each thread, the caller's first: whether it has a task, its number in the system, the processor time that
+# it had when a waiting caller last looked.
+LINES, LINE_BYTES = HANDLES + 8 * (MAX_WORKERS + 1), 64
+AT_WORK, THREAD, TIME = 0, 8, 16
+POOL_BYTES = LINES + LINE_BYTES * (MAX_WORKERS + 1)
 LOW = (1 << 32) - 1
 
 # The head of a frame: what a call hands to its tasks, the number of this call, and how many threads it has
@@ -96,14 +102,17 @@ def _drain(code, pool, worker):
     The limit is read between two looks at the job, so that it is this job's: another thread may have asked
     for more workers since the call took its frame.
     """
+    at_work = pool + LINES + worker * LINE_BYTES + AT_WORK
 
     def claim():
         job = _get(pool + JOB)
         left = job & LOW
         some = left.compare(">", 0) & worker.compare("<", _get(pool + LIMIT))
         with code.when(some), code.when(_swap_if(pool + JOB, job, job - 1)):
+            at_work.store(1)
             frame = (pool + FRAME).load_pointer()
             code.call((pool + FUNCTION).load_pointer(), [frame, (frame + FRAME_TASKS).load() - left, worker])
+            at_work.store(0)
             _add(pool + DONE, 1)
         return some
 
@@ -153,10 +162,15 @@ def _write_worker(module):
     time, patience = code.stack(16), code.stack(8)
     patience.store(SPIN_NANOSECONDS)
     number = _add(pool + THREADS, 1) + 1
+    if scheduling.knows_threads():
+        (pool + LINES + number * LINE_BYTES + THREAD).store(scheduling.thread_number(code))
 
     def live():
         _watch(code, pool, time, patience)
         _drain(code, pool, number)
+        with code.when(_get(pool + GUEST).compare("==", number)):  # of the caller's processor: leave it soon
+            patience.store(0)
+            _set(pool + GUEST, 0)
         return _get(pool + STOP).compare("==", 0)
 
     code.repeat(live)
@@ -194,8 +208,9 @@ def _await(code, pool, tasks):
     """Wait for the tasks that others claimed; when it takes long give up the processor: they may need it.
 
     Not soon: beside another library's spinning threads, who gives up a processor gets it back after milliseconds.
+    But at once for a worker that lost its own to such a thread in the middle of a task.
     """
-    time = code.stack(16)
+    time, looks = code.stack(16), code.stack(8)
 
     def unfinished():
         return _get(pool + DONE).compare("<", tasks)
@@ -206,13 +221,42 @@ def _await(code, pool, tasks):
 
     def look():
         code.loop(SPINS_PER_CLOCK, spin)
-        with code.when(unfinished() & _clock(code, time).compare(">", deadline)):
+        waited = _clock(code, time) - begin
+        if scheduling.knows_threads():
+            due = waited.compare(">", looks.load() * LOOK_NANOSECONDS)
+            with code.when(unfinished() & due & _get(pool + GUEST).compare("==", 0)):
+                looks.store(looks.load() + 1)
+                _find_guest(code, pool, time)
+        patience = _get(pool + GUEST).compare("!=", 0).choose(0, AWAIT_NANOSECONDS)
+        with code.when(unfinished() & waited.compare(">", patience)):
             code.external("sched_yield", [])
         return unfinished()
 
     with code.when(unfinished()):
-        deadline = _clock(code, time) + AWAIT_NANOSECONDS
+        begin = _clock(code, time)
+        looks.store(1)
         code.repeat(look)
+
+
+def _find_guest(code, pool, time):
+    """Bring a worker here that has a task and has not computed since the last look: another thread has its processor.
+
+    One at a time, for the caller's processor can do no more.  The next call sends it away again (`make_way`).
+    """
+
+    def each(number):
+        line = pool + LINES + (number + 1) * LINE_BYTES
+        with code.when((line + AT_WORK).load().compare("!=", 0)):
+            thread = (line + THREAD).load()
+            computed = scheduling.processor_time(code, thread, time)
+            still = computed.compare("==", (line + TIME).load())
+            (line + TIME).store(computed)
+            with code.when(still & _get(pool + GUEST).compare("==", 0)):
+                _set(pool + GUEST, number + 1)
+                (pool + PROCESSOR).store(0)
+                scheduling.bring_here(code, thread)
+
+    code.loop((pool + THREADS).load(), each)
 
 
 def _write_call(module):
@@ -319,7 +363,7 @@ class _Pool:
             system.pthread_mutex_unlock(ctypes.c_void_p(base + LOCK))
             for handle in self.workers:
                 system.pthread_join(handle, None)
-        for word in (STOP, THREADS, PROCESSOR, OWNER):
+        for word in (STOP, THREADS, PROCESSOR, OWNER, GUEST):
             self.memory[word // 8] = 0
         self.workers = []
 

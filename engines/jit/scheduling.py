@@ -1,5 +1,6 @@
 """Where and when the system runs the pool's threads: code that asks it, beside other libraries' threads that spin."""
 
+import ctypes
 import platform
 import sys
 
@@ -9,6 +10,14 @@ PROCESSOR_SET_BYTES = 128
 #: stands, and the shortest that there is.
 SCHEDULING_CALLS = {"x86_64": (315, 314), "aarch64": (275, 274)}
 SCHEDULING_BYTES, SCHEDULING_TURN, TURN_NANOSECONDS = 48, 24, 100_000
+
+#: A clock of Linux that counts a thread's own processor time is -8 times the thread's number and this.
+THREAD_CLOCK = -2
+
+
+def knows_threads():
+    """Whether a thread can be told where to run, and asked how long it has."""
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gettid")
 
 
 def make_way(code, processor_known, handles, workers):
@@ -55,3 +64,25 @@ def come_soon(code):
     with code.when(ordinary):
         (attributes + SCHEDULING_TURN).store(TURN_NANOSECONDS)
         code.external("syscall", [code.value(put), 0, attributes, 0, 0])
+
+
+def thread_number(code):
+    """The calling thread's number."""
+    return code.widen(code.external("gettid", []))
+
+
+def processor_time(code, thread, time):
+    """Nanoseconds that the thread of that number has computed; `time` is scratch memory."""
+    code.external("clock_gettime", [code.narrow(thread * -8 + THREAD_CLOCK), time])
+    return time.load() * 1_000_000_000 + (time + 8).load()
+
+
+def bring_here(code, thread):
+    """Have the thread of that number run on the caller's processor, and nowhere else."""
+    processor = code.widen(code.external("sched_getcpu", []))
+    only = code.stack(PROCESSOR_SET_BYTES)
+    for word in range(0, PROCESSOR_SET_BYTES, 8):
+        (only + word).store(0)
+    with code.when(processor.compare("<", 8 * PROCESSOR_SET_BYTES)):
+        (only + (processor >> 6) * 8).store(code.value(1) << (processor & 63))
+        code.external("sched_setaffinity", [code.narrow(thread), code.value(PROCESSOR_SET_BYTES), only])

@@ -227,6 +227,10 @@ class Code:
         """A signed integer as one of 64 bits."""
         return Value(self, self.builder.sext(value.ir, INT))
 
+    def narrow(self, value):
+        """An integer of 64 bits as an int of C."""
+        return Value(self, self.builder.trunc(value.ir, ir.IntType(32)))
+
     def zero(self, kind):
         """Zero in every lane."""
         return Value(self, ir.Constant(kind.ir, None))
