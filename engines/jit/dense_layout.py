@@ -12,7 +12,7 @@ import numpy as np
 from convbench import settings
 
 from .dense_shape import CONFLICT_BYTES, conflict, strides
-from .dense_tiling import TASKS_PER_THREAD, parts
+from .dense_tiling import TASKS_PER_THREAD, in_halves, parts
 from .records import ALIGN
 from .target import cache_bytes
 
@@ -70,7 +70,7 @@ class Layout:
             strides(shape.out_channels, shape.output, shape.last),
         )
         self.copying = distances is None and self._copies()
-        self.band_groups = parts(len(tiling.rows), self._band_count() if self.copying else 1)
+        self.band_groups = in_halves(parts(len(tiling.rows), self._band_count() if self.copying else 1))
         self.read_strides = self._copy_strides() if self.copying else self.x_strides
 
     def _copies(self):

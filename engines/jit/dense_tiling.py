@@ -104,6 +104,15 @@ def parts(total, count):
     return [small + 1] * extra + [small] * (count - extra)
 
 
+def in_halves(sizes):
+    """Sizes of tasks, the larger ones first, so that they are first in both halves, which threads do at once.
+
+    >>> in_halves([3, 3, 2, 2, 2])
+    [3, 2, 2, 3, 2]
+    """
+    return sizes[::2] + sizes[1::2]
+
+
 def cuts(total, largest):
     """Every way to cut `total` into near-equal parts of at most `largest`, coarsest first, until parts of one."""
     last = None

@@ -19,7 +19,7 @@ from convbench import settings
 
 from . import parallel
 from . import product_kernel as kernels
-from .dense_tiling import INSTRUCTIONS_PER_CYCLE, parts
+from .dense_tiling import INSTRUCTIONS_PER_CYCLE, in_halves, parts
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
 from .weights_ahead import are_far
@@ -224,7 +224,7 @@ class ProductPlan(Framed):
             tile_parts = max(tile_parts, math.ceil(self._pixels * self._outputs * item / row_parts / SUM_BYTES))
         tile_parts = min(tile_parts, across)
         row_parts = min(down, max(row_parts, math.ceil(wanted / (images * tile_parts))))
-        tile_ends = np.cumsum(parts(across, tile_parts))[:, None]
+        tile_ends = np.cumsum(in_halves(parts(across, tile_parts)))[:, None]
         row_ends = np.cumsum(parts(down, row_parts))
         image = np.arange(images)[:, None, None]
         group_rows = image % spec.groups * down

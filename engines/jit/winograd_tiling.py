@@ -3,7 +3,7 @@
 import functools
 import math
 
-from .dense_tiling import parts
+from .dense_tiling import in_halves, parts
 
 #: Vectors of tiles of a register block, at most.
 MOST_VECTORS = 4
@@ -92,7 +92,7 @@ def choose(total, filters, fits, registers, multiplies, threads, gather=0.0):
             if busy < least:
                 best, least = (count, filter_sizes), busy
     count, filter_sizes = best
-    return tuple(parts(total, count)), tuple(filter_sizes), least
+    return tuple(in_halves(parts(total, count))), tuple(filter_sizes), least
 
 
 def _busy(total, count, cycles, threads, gather):
