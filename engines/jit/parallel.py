@@ -101,9 +101,9 @@ def _next(code, pool, tasks, worker):
     """The number of the task that a thread does which has claimed one: the next of its half, or else of the other one.
 
     The caller and every second worker begin with the first half.  So neighbouring tasks are on one core, which has the
-    lines of memory that both of them meet, and, of layer after layer, each core reads what it wrote.  Speed by that,
-    two Zen 5 cores (2026-11): 256 -> 128 channels at 56x56, 1x1, stride 2, batch 8, 1.09; 64 -> 128 1.06; 64 -> 64 at
-    224x224, 3x3, by Winograd 1.09; images of 512x512 with 5x5 1.03.
+    lines of memory that both of them meet, and, of layer after layer, each core reads what it wrote.  Against the next
+    task for whoever comes, two Zen 5 cores that are far from each other (2026-11; near 1.00 to 1.05): 64 -> 128
+    channels at 56x56, 1x1, stride 2, 1.08; 256 -> 1024 at 14x14, batch 8, 1.05; 64 -> 64 at 224x224 by Winograd 1.09.
     """
     half, number = (tasks + 1) >> 1, code.stack(8)
     with code.either((worker & 1).compare("==", 0)) as (even, odd):
