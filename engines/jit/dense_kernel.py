@@ -51,8 +51,8 @@ TILE = slots(
 
 #: In front of a worker's scratch: the key of what it holds.
 SCRATCH_HEAD = 64
-#: The copy asks for input this many lines ahead: 64 -> 64 at 56x56, batch 8, 3x3, 4 lines 466, 8 474, 16 472; 128 -> 128
-#: at 77x96, stride 2, 465, 473, 465 GFLOP/s; 64 -> 64 at 224x224 the same (Zen 5, November 2026).
+#: The copy asks for input this many lines ahead: 64 -> 64 at 56x56, batch 8, 3x3, 4 lines 466, 8 474, 16 472; 128 ->
+#: 128 at 77x96, stride 2, 465, 473, 465 GFLOP/s; 64 -> 64 at 224x224 the same (Zen 5, November 2026).
 LINES_AHEAD = 8
 
 
