@@ -204,7 +204,7 @@ class DensePlan(Framed):
         self._partial_bytes = max(rows * columns for rows, columns in kinds) * per_k
 
     def _asks(self):
-        """What kernels ask for: weights that the L2 cache has no room for, or else, channels-first, outputs.
+        """What kernels ask for: weights that are far, or else, channels-first, outputs.
 
         Not outputs channels-last, where kernels need their address registers for the pixels (64 -> 256 channels at
         56x56, 1x1, batch 8: 356 GFLOP/s without, 162 with it; Zen 5, November 2026).
