@@ -217,7 +217,7 @@ def mobilenet():
         channels = filters
 
 
-@pytest.mark.parametrize(("network", "most"), [(resnet50, 26), (mobilenet, 24)])
+@pytest.mark.parametrize(("network", "most"), [(resnet50, 28), (mobilenet, 24)])
 def test_a_network_needs_few_kernels(network, most):
     code = (
         "import numpy as np\nfrom test_jit_vector import *\n"
@@ -230,7 +230,8 @@ def test_a_network_needs_few_kernels(network, most):
     )
     folder = os.path.dirname(__file__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
-    layers, compiled = map(int, done.stdout.split())  # 23 for 42 plans, 24 for 38 on AVX-512: two families
+    # 28 for 42 plans, 24 for 38 on AVX-512: two families, and two of ResNet's tiles both with near weights and with far.
+    layers, compiled = map(int, done.stdout.split())
     assert 1 < compiled <= most < 2 * layers
 
 
