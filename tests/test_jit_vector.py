@@ -230,7 +230,7 @@ def test_a_network_needs_few_kernels(network, most):
     )
     folder = os.path.dirname(__file__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
-    # 28 for 42 plans, 24 for 38 on AVX-512: two families, and two of ResNet's tiles both with near weights and with far.
+    # 28 for 42 plans, 24 for 38 on AVX-512: two families, and two of ResNet's tiles with near and with far weights.
     layers, compiled = map(int, done.stdout.split())
     assert 1 < compiled <= most < 2 * layers
 
