@@ -19,7 +19,7 @@ import pytest
 
 import convbench
 from convbench import machine, settings
-from convbench.engines.jit import parallel, scheduling
+from convbench.engines.jit import parallel, pool_code, scheduling
 
 ROUNDS = 30
 
@@ -65,8 +65,8 @@ def in_threads(count, work):
 def workers():
     """The numbers in the system of the pool's threads."""
     memory = parallel._pool.memory
-    first = (parallel.LINES + parallel.THREAD) // 8
-    return [int(memory[first + n * parallel.LINE_BYTES // 8]) for n in range(1, len(parallel._pool.workers) + 1)]
+    first = (pool_code.LINES + pool_code.THREAD) // 8
+    return [int(memory[first + n * pool_code.LINE_BYTES // 8]) for n in range(1, len(parallel._pool.workers) + 1)]
 
 
 def processor():

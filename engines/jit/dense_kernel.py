@@ -16,7 +16,7 @@ import dataclasses
 
 from . import compile as compiler
 from .dense_tiling import PIXELS_PER_BASE, Run
-from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
+from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
 from .records import Record, size, slots
 from .transpose import transposed
 from .vector import Code, Kind

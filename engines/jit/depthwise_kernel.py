@@ -9,7 +9,7 @@ is loaded once.  Without, columns of taps are a loop like the rows and depths, s
 kernel.  Distances are data: a function depends on the run, the pixels, the dtype and the level.
 """
 
-from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .vector import Value
 
 #: Words of a frame behind its head: what all tasks of a plan share.  Distances are in bytes.

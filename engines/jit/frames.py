@@ -5,7 +5,7 @@ A plan keeps its frames and takes one for each call, so that concurrent calls ne
 
 import numpy as np
 
-from . import parallel
+from . import parallel, pool_code
 
 #: Bytes; scratch of two threads does not share one.
 CACHE_LINE = 64
@@ -40,9 +40,9 @@ class FramePlan:
         self._scratch_bytes = -(-scratch_bytes // CACHE_LINE) * CACHE_LINE + 2 * CACHE_LINE
         known = {name: array.ctypes.data for name, array in arrays.items()}
         known.update(words, tasks=tasks, scratch_bytes=self._scratch_bytes, scratch=0)
-        self._words = np.array([0] * parallel.FRAME_HEAD + [known[name] for name in names], np.int64)
-        self._words[[parallel.FRAME_FUNCTION // 8, parallel.FRAME_TASKS // 8]] = function, tasks
-        self._scratch_word = parallel.FRAME_HEAD + names.index("scratch")
+        self._words = np.array([0] * pool_code.FRAME_HEAD + [known[name] for name in names], np.int64)
+        self._words[[pool_code.FRAME_FUNCTION // 8, pool_code.FRAME_TASKS // 8]] = function, tasks
+        self._scratch_word = pool_code.FRAME_HEAD + names.index("scratch")
         self._call = parallel.caller()
         self._frames = [self._new_frame(1)]
 
@@ -52,7 +52,7 @@ class FramePlan:
         # there, 14x14 layers of 3x3 took 564 instead of 16 us (Cascade Lake, 2026-11).
         scratch = np.zeros(self._scratch_bytes * threads + CACHE_LINE, np.uint8)
         words = self._words.copy()
-        words[parallel.FRAME_THREADS // 8] = threads
+        words[pool_code.FRAME_THREADS // 8] = threads
         words[self._scratch_word] = scratch.ctypes.data + -scratch.ctypes.data % CACHE_LINE
         return words.ctypes.data, threads, words, scratch
 

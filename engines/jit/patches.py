@@ -17,7 +17,7 @@ import numpy as np
 from convbench import settings
 
 from . import dense_kernel as kernels
-from . import parallel, patches_kernel
+from . import parallel, patches_kernel, pool_code
 from .dense import DensePlan
 from .patches_layout import Layout
 from .records import ALIGN, Framed, aligned, table
@@ -182,9 +182,9 @@ class _WideProduct(WidePlan):
         blocks[:, BLOCK.index("out")] = row * width * item + column
         images[:, IMAGE.index("out")] *= math.prod(layout.output)
         images[:, IMAGE.index("out")] //= math.prod(kind)
-        self._words[parallel.FRAME_HEAD + FRAME.index("out_step")] = math.prod(layout.output) * item
+        self._words[pool_code.FRAME_HEAD + FRAME.index("out_step")] = math.prod(layout.output) * item
         if kind[0] > 1:  # one row alone may be folded, and then its vectors follow each other
-            pitch = parallel.FRAME_HEAD + FRAME.index("out_pitch")
+            pitch = pool_code.FRAME_HEAD + FRAME.index("out_pitch")
             self._words[pitch] = self._words[pitch] * width // columns
 
     def words(self, threads):
@@ -202,10 +202,10 @@ class _Frame:
         self._products = products  # whose scratch the copies of their words point to
         self._copies = [[words.copy() for words, _ in products] for _ in range(threads)]
         self._pointers = np.array([[words.ctypes.data for words in row] for row in self._copies], np.int64)
-        self.words = np.zeros(parallel.FRAME_HEAD + len(patches_kernel.FRAME), np.int64)
-        self.words[parallel.FRAME_FUNCTION // 8] = function
-        self.words[parallel.FRAME_TASKS // 8] = tasks
-        self.words[parallel.FRAME_THREADS // 8] = threads
+        self.words = np.zeros(pool_code.FRAME_HEAD + len(patches_kernel.FRAME), np.int64)
+        self.words[pool_code.FRAME_FUNCTION // 8] = function
+        self.words[pool_code.FRAME_TASKS // 8] = tasks
+        self.words[pool_code.FRAME_THREADS // 8] = threads
         known = {**constants, "scratch": self.scratch.ctypes.data, "products": self._pointers.ctypes.data}
         for name, at in patches_kernel.FRAME.items():
             self.words[at // 8] = known[name]

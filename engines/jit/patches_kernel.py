@@ -2,7 +2,7 @@
 
 from . import compile as compiler
 from .dense_kernel import SCRATCH_HEAD
-from .parallel import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_TASKS
+from .pool_code import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_TASKS
 from .records import Record, size, slots
 from .vector import Code
 

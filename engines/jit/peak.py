@@ -12,7 +12,7 @@ import numpy as np
 
 from . import parallel
 from .compile import address
-from .parallel import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_TASKS
+from .pool_code import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_TASKS
 from .target import target
 from .vector import INDEX, Code
 

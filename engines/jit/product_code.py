@@ -6,7 +6,7 @@ A few outputs times a few tiles are summed in registers, so that what is loaded 
 a few frequencies are first gathered into scratch, where they lie one after the other.
 """
 
-from .parallel import FRAME_HEAD
+from .pool_code import FRAME_HEAD
 from .transform import load_element, store_element
 from .vector import Value
 

@@ -16,7 +16,7 @@ tile has all the channels a panel would be read once only, and inputs are read w
 import dataclasses
 
 from . import compile as compiler
-from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .records import Record, size, slots
 from .vector import INDEX, Code
 from .weights_ahead import ask

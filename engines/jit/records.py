@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import parallel
+from . import parallel, pool_code
 
 #: Bytes of a cache line.
 ALIGN = 64
@@ -55,10 +55,10 @@ class Frame:
     def __init__(self, slots, constants, function, tasks, scratch_bytes, threads):
         self.threads = threads
         self.scratch = aligned(scratch_bytes * threads // 8, np.int64)
-        self.words = np.zeros(parallel.FRAME_HEAD + len(slots), np.int64)
-        self.words[parallel.FRAME_FUNCTION // 8] = function
-        self.words[parallel.FRAME_TASKS // 8] = tasks
-        self.words[parallel.FRAME_THREADS // 8] = threads
+        self.words = np.zeros(pool_code.FRAME_HEAD + len(slots), np.int64)
+        self.words[pool_code.FRAME_FUNCTION // 8] = function
+        self.words[pool_code.FRAME_TASKS // 8] = tasks
+        self.words[pool_code.FRAME_THREADS // 8] = threads
         for name, value in {**constants, "scratch": self.scratch.ctypes.data, "scratch_bytes": scratch_bytes}.items():
             self.words[slots[name] // 8] = value
         self.address = self.words.ctypes.data

@@ -10,7 +10,7 @@ block of a tile's height.  Several terms (an output channel may sum several inpu
 products) have a ring each, and the tile sums over all of them.
 """
 
-from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .wide_kernel import _pointer
 
 #: Words of a frame behind its head.

@@ -14,7 +14,7 @@ from convbench.padding import pad
 
 from .. import fft_folding, fft_tiles
 from . import parallel, product_code, tile_code, tile_groups, tile_jobs
-from .parallel import FRAME_FUNCTION, FRAME_HEAD, FRAME_TASKS, FRAME_THREADS
+from .pool_code import FRAME_FUNCTION, FRAME_HEAD, FRAME_TASKS, FRAME_THREADS
 from .target import target
 from .tile_code import function
 from .tile_tables import Tables, aligned, kernel_exponent, kernel_spectra

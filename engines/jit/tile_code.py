@@ -18,7 +18,7 @@ and rows every element is multiplied by a twiddle factor (D. Bailey, FFTs in Ext
 """
 
 from .compile import address
-from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, _add
+from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, add
 from .transform import load_element, multiply, run_steps, store_element
 from .transpose import transposed
 from .vector import Code, Kind, Value
@@ -332,7 +332,7 @@ class _Task:
             rest = rest + (self.tile + lane * kind.itemsize).load(kind.scalar)
         wrong = Value(code, code.builder.fcmp_unordered("!=", rest.ir, code.value(0.0, rest.ir.type).ir))
         with code.when(wrong):
-            _add(self.pointer("struck"), 1)
+            add(self.pointer("struck"), 1)
             (self.pointer("struck") + 8 + code.arguments[1] * 8).store(code.value(1))
 
 

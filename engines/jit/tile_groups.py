@@ -6,7 +6,7 @@ as the cores were 80 or 390 ns from each other (a message there and back).  Each
 that tells its code where everything is; here they are run in a row.
 """
 
-from .parallel import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_TASKS
+from .pool_code import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_TASKS
 from .tile_code import function
 from .vector import Value
 

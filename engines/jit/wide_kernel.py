@@ -13,7 +13,7 @@ not depend on the size of the kernel.
 
 from llvmlite import ir
 
-from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .vector import Kind, Value
 
 #: Rows between a row being staged and the one that is fetched meanwhile: those of the next band (4096 x

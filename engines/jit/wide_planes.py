@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from .compile import address
-from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .target import cache_bytes
 from .transpose import transposed
 from .vector import Code, Value

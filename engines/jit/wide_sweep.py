@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from .compile import address
-from .parallel import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .vector import Code, Value
 from .wide_kernel import _deinterleave, _inside
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from convbench import settings
 
-from . import parallel
+from . import parallel, pool_code
 from . import winograd_kernel as kernels
 from . import winograd_tasks as drivers
 from .dense_tiling import parts
@@ -338,10 +338,10 @@ class _Frame:
             "m": v + sizes["v"],
             "worker_bytes": each if each_its_own else 0,
         }
-        self._words = np.zeros((len(steps), parallel.FRAME_HEAD + len(kernels.FRAME)), np.int64)
+        self._words = np.zeros((len(steps), pool_code.FRAME_HEAD + len(kernels.FRAME)), np.int64)
         for number, (words, (function, tasks)) in enumerate(zip(self._words, steps, strict=True)):
-            words[parallel.FRAME_FUNCTION // 8], words[parallel.FRAME_TASKS // 8] = function, len(tasks)
-            words[parallel.FRAME_THREADS // 8] = threads
+            words[pool_code.FRAME_FUNCTION // 8], words[pool_code.FRAME_TASKS // 8] = function, len(tasks)
+            words[pool_code.FRAME_THREADS // 8] = threads
             flags = self.flags.ctypes.data + number * (self.flags.nbytes // len(steps))
             for name, value in {**constants, "tasks": tasks.ctypes.data, "flags": flags}.items():
                 words[kernels.FRAME[name] // 8] = value

@@ -15,7 +15,7 @@ import dataclasses
 import math
 
 from . import compile as compiler
-from .parallel import FRAME_HEAD
+from .pool_code import FRAME_HEAD
 from .records import Record, slots
 from .vector import Code
 from .weights_ahead import LINE_BYTES, ask

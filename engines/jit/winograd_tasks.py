@@ -7,7 +7,7 @@ that `winograd_layout` made, and call the code of `winograd_kernel`; they are co
 """
 
 from . import compile as compiler
-from .parallel import FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
+from .pool_code import FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
 from .records import Record
 from .vector import Code
 from .winograd_kernel import BLOCK, FILTERS, FRAME, SCRATCH_HEAD, SPAN, TASK

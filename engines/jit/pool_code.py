@@ -1,0 +1,318 @@
+"""The code of the thread pool: claiming tasks, waiting for them, and the life of a worker.
+
+The caller publishes a job as one 64-bit word: its serial number above, the number of unclaimed tasks below.
+Whoever takes part claims a task by decreasing the word with compare-and-swap, and then takes the next number
+of its half of them (`_next`).  So a delayed worker holds nobody up, a claim can never fall into the wrong
+job, and the job is over when as many tasks were finished as published.  Idle workers watch the word for a
+short time and then sleep on a condition variable.  What a task computes must not depend on who runs it.
+"""
+
+import ctypes
+import sys
+
+from convbench.outputs import ARRAY_DATA
+
+from . import scheduling
+from .target import target
+from .vector import INT, Code, Value
+
+#: How long an idle worker watches for the next job before it sleeps: longer than the Python between two
+#: layers of a network, shorter than anyone would notice on a busy machine.  Waking a sleeper costs 8 to 20
+#: us: 256 x 256, k = 5 took 37 us with 50 us of watching and 20 us with 200 us or more (Zen 4, 2026-11).
+SPIN_NANOSECONDS = 200_000
+#: A worker that begins later than this after it was woken shares its core, and what a worker that comes in time may
+#: watch longer than before.
+LATE_NANOSECONDS, PATIENCE_STEP = 40_000, 2_000
+#: How long a caller watches for the tasks of others before it gives up its processor, which they may need.
+AWAIT_NANOSECONDS = 500_000
+#: How often it looks, meanwhile, for one that has no processor.
+LOOK_NANOSECONDS = 50_000
+#: Looks at the job word between two looks at the clock; one pause takes 15-50 ns.
+SPINS_PER_CLOCK = 64
+MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
+
+# The pool's memory, in bytes; what several threads write has a cache line (or a pair of them) of its own.
+JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, WOKEN, THREADS, PROCESSOR, GUEST = (
+    128 * i for i in range(14)
+)
+FIRST_HALF, SECOND_HALF, HANDLES = (128 * i for i in range(14, 17))
+MAX_WORKERS = 1023
+# A line for each thread, the caller's first: whether it has a task, its number in the system, the processor time that
+# it had when a waiting caller last looked.
+LINES, LINE_BYTES = HANDLES + 8 * (MAX_WORKERS + 1), 64
+AT_WORK, THREAD, TIME = 0, 8, 16
+POOL_BYTES = LINES + LINE_BYTES * (MAX_WORKERS + 1)
+LOW = (1 << 32) - 1
+
+# The head of a frame: what a call hands to its tasks, the number of this call, and how many threads it has
+# scratch for (0: none is needed); the rest of it belongs to the kernel family.
+FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS = (8 * i for i in range(6))
+FRAME_HEAD = 6
+
+
+def get(pointer):
+    code = pointer.code
+    return Value(code, code.builder.load_atomic(pointer.ir, "seq_cst", 8, typ=INT))
+
+
+def put(pointer, value):
+    code = pointer.code
+    code.builder.atomic_rmw("xchg", pointer.ir, code.value(value).ir, "seq_cst")
+
+
+def add(pointer, value):
+    """Add to what `pointer` holds, and return what that was."""
+    code = pointer.code
+    return Value(code, code.builder.atomic_rmw("add", pointer.ir, code.value(value).ir, "seq_cst"))
+
+
+def _swap_if(pointer, old, new):
+    """Whether `pointer` held `old`, and now holds `new`."""
+    code = pointer.code
+    pair = code.builder.cmpxchg(pointer.ir, code.value(old).ir, code.value(new).ir, "seq_cst", "seq_cst")
+    return Value(code, code.builder.extract_value(pair, 1))
+
+
+def _no_task(pool):
+    return (get(pool + JOB) & LOW).compare("==", 0)
+
+
+def _clock(code, time):
+    """Nanoseconds of a clock that only moves forward; `time` is scratch memory."""
+    code.external("clock_gettime", [code.int32(MONOTONIC_CLOCK), time])
+    return time.load() * 1_000_000_000 + (time + 8).load()
+
+
+def _next(code, pool, tasks, worker):
+    """The number of the task that a thread does which has claimed one: the next of its half, or else of the other one.
+
+    The caller and every second worker begin with the first half.  So neighbouring tasks are on one core, which has the
+    lines of memory that both of them meet, and, of layer after layer, each core reads what it wrote.  Against the next
+    task for whoever comes, two Zen 5 cores that are far from each other (2026-11; near 1.00 to 1.05): 64 -> 128
+    channels at 56x56, 1x1, stride 2, 1.08; 256 -> 1024 at 14x14, batch 8, 1.05; 64 -> 64 at 224x224 by Winograd 1.09.
+    """
+    half, number = (tasks + 1) >> 1, code.stack(8)
+    with code.either((worker & 1).compare("==", 0)) as (even, odd):
+        with even:
+            number.store(add(pool + FIRST_HALF, 1))
+            with code.when(number.load().compare(">=", half)):
+                number.store(add(pool + SECOND_HALF, 1) + half)
+        with odd:
+            number.store(add(pool + SECOND_HALF, 1) + half)
+            with code.when(number.load().compare(">=", tasks)):
+                number.store(add(pool + FIRST_HALF, 1))
+    return number.load()
+
+
+def _drain(code, pool, worker):
+    """Claim and run tasks until none is left unclaimed, or none that this worker has scratch for.
+
+    The limit is read between two looks at the job, so that it is this job's: another thread may have asked
+    for more workers since the call took its frame.
+    """
+    at_work = pool + LINES + worker * LINE_BYTES + AT_WORK
+
+    def claim():
+        job = get(pool + JOB)
+        left = job & LOW
+        some = left.compare(">", 0) & worker.compare("<", get(pool + LIMIT))
+        with code.when(some), code.when(_swap_if(pool + JOB, job, job - 1)):
+            at_work.store(1)
+            frame = (pool + FRAME).load_pointer()
+            number = _next(code, pool, (frame + FRAME_TASKS).load(), worker)
+            code.call((pool + FUNCTION).load_pointer(), [frame, number, worker])
+            at_work.store(0)
+            add(pool + DONE, 1)
+        return some
+
+    code.repeat(claim)
+
+
+def _watch(code, pool, time, patience):
+    """Spin until there is a task, at most `patience` nanoseconds; then sleep until there is one, or the end.
+
+    Who spins beside another library's spinning threads uses up its share of the core, and is not let in when
+    there is work.  So a worker that was woken and came late is impatient: it sleeps at once next time, and watches
+    a little longer every time that it comes in time.
+    """
+    deadline = _clock(code, time) + patience.load()
+
+    def spin(_):
+        with code.when(_no_task(pool)):
+            code.assembly(code.target.pause)
+
+    def look():
+        code.loop(SPINS_PER_CLOCK, spin)
+        return _no_task(pool) & _clock(code, time).compare("<", deadline)
+
+    def idle():
+        asleep = _no_task(pool) & get(pool + STOP).compare("==", 0)
+        with code.when(asleep):
+            code.external("pthread_cond_wait", [pool + WAKE, pool + LOCK])
+        return asleep
+
+    code.repeat(look)
+    with code.when(_no_task(pool)):
+        code.external("pthread_mutex_lock", [pool + LOCK])
+        add(pool + SLEEPERS, 1)
+        code.repeat(idle)
+        add(pool + SLEEPERS, -1)
+        code.external("pthread_mutex_unlock", [pool + LOCK])
+        late = (_clock(code, time) - (pool + WOKEN).load()).compare(">", LATE_NANOSECONDS)
+        longer = (patience.load() + PATIENCE_STEP).least(SPIN_NANOSECONDS)
+        patience.store(late.choose(0, longer))
+
+
+def write_worker(module):
+    """``void *worker(void *pool)``: the life of one worker thread."""
+    code = Code(module, "worker", target(), "p", result=True)
+    (pool,) = code.arguments
+    scheduling.come_soon(code)
+    time, patience = code.stack(16), code.stack(8)
+    patience.store(SPIN_NANOSECONDS)
+    number = add(pool + THREADS, 1) + 1
+    if scheduling.knows_threads():
+        (pool + LINES + number * LINE_BYTES + THREAD).store(scheduling.thread_number(code))
+
+    def live():
+        _watch(code, pool, time, patience)
+        _drain(code, pool, number)
+        with code.when(get(pool + GUEST).compare("==", number)):  # of the caller's processor: leave it soon
+            patience.store(0)
+            put(pool + GUEST, 0)
+        return get(pool + STOP).compare("==", 0)
+
+    code.repeat(live)
+    code.finish(pool)
+
+
+def posix_threads():
+    """The C library, or None where it has no POSIX threads."""
+    try:
+        system = ctypes.CDLL(None)
+        return system if system.pthread_create else None
+    except (AttributeError, TypeError, OSError):
+        return None
+
+
+def _publish(code, pool, frame, tasks):
+    """Put up a job and wake the workers that sleep."""
+    if hasattr(ctypes.CDLL(None), "sched_getcpu"):
+        scheduling.make_way(code, pool + PROCESSOR, pool + HANDLES, (pool + THREADS).load())
+    (pool + FUNCTION).store((frame + FRAME_FUNCTION).load())
+    (pool + FRAME).store(frame)
+    threads = (frame + FRAME_THREADS).load()
+    put(pool + LIMIT, threads.compare(">", 0).choose(threads, MAX_WORKERS + 1))
+    for counter in (DONE, FIRST_HALF, SECOND_HALF):
+        put(pool + counter, 0)
+    serial = (get(pool + JOB) >> 32) + 1
+    put(pool + JOB, (serial << 32) + tasks)
+    with code.when(get(pool + SLEEPERS).compare(">", 0)):
+        (pool + WOKEN).store(_clock(code, code.stack(16)))
+        code.external("pthread_mutex_lock", [pool + LOCK])
+        code.external("pthread_cond_broadcast", [pool + WAKE])
+        code.external("pthread_mutex_unlock", [pool + LOCK])
+
+
+def _await(code, pool, tasks):
+    """Wait for the tasks that others claimed; when it takes long give up the processor: they may need it.
+
+    Not soon: beside another library's spinning threads, who gives up a processor gets it back after milliseconds.
+    But at once for a worker that lost its own to such a thread in the middle of a task.
+    """
+    time, looks = code.stack(16), code.stack(8)
+
+    def unfinished():
+        return get(pool + DONE).compare("<", tasks)
+
+    def spin(_):
+        with code.when(unfinished()):
+            code.assembly(code.target.pause)
+
+    def look():
+        code.loop(SPINS_PER_CLOCK, spin)
+        waited = _clock(code, time) - begin
+        if scheduling.knows_threads():
+            due = waited.compare(">", looks.load() * LOOK_NANOSECONDS)
+            with code.when(unfinished() & due & get(pool + GUEST).compare("==", 0)):
+                looks.store(looks.load() + 1)
+                _find_guest(code, pool, time)
+        patience = get(pool + GUEST).compare("!=", 0).choose(0, AWAIT_NANOSECONDS)
+        with code.when(unfinished() & waited.compare(">", patience)):
+            code.external("sched_yield", [])
+        return unfinished()
+
+    with code.when(unfinished()):
+        begin = _clock(code, time)
+        looks.store(1)
+        code.repeat(look)
+
+
+def _find_guest(code, pool, time):
+    """Bring a worker here that has a task and has not computed since the last look: another thread has its processor.
+
+    One at a time, for the caller's processor can do no more.  The next call sends it away again (`make_way`).
+    """
+
+    def each(number):
+        line = pool + LINES + (number + 1) * LINE_BYTES
+        with code.when((line + AT_WORK).load().compare("!=", 0)):
+            thread = (line + THREAD).load()
+            computed = scheduling.processor_time(code, thread, time)
+            still = computed.compare("==", (line + TIME).load())
+            (line + TIME).store(computed)
+            with code.when(still & get(pool + GUEST).compare("==", 0)):
+                put(pool + GUEST, number + 1)
+                (pool + PROCESSOR).store(0)
+                scheduling.bring_here(code, thread)
+
+    code.loop((pool + THREADS).load(), each)
+
+
+def write_call(module, memory):
+    """``void call(frame, x, out)``: take the arrays' addresses from the array objects and run the frame's tasks.
+
+    `memory` is the pool's address.
+    """
+    code = Code(module, "call", target(), "ppp")
+    frame, x, out = code.arguments
+    pool = code.pointer(memory)
+    (frame + FRAME_INPUT).store((x + ARRAY_DATA).load())
+    (frame + FRAME_OUTPUT).store((out + ARRAY_DATA).load())
+    (frame + FRAME_SERIAL).store((frame + FRAME_SERIAL).load() + 1)
+    tasks = (frame + FRAME_TASKS).load()
+    function = (frame + FRAME_FUNCTION).load_pointer()
+
+    def alone(task):
+        code.call(function, [frame, task, 0])
+
+    if posix_threads() is None:
+        code.loop(tasks, alone)
+        return code.finish()
+    shared = tasks.compare(">", 1) & (pool + THREADS).load().compare(">", 0)
+    owned = code.stack(8)
+    owned.store(0)
+    with code.when(shared), code.when(_swap_if(pool + OWNER, 0, 1)):
+        owned.store(1)
+    with code.either(owned.load().compare("==", 1)) as (yes, no):
+        with yes:
+            _publish(code, pool, frame, tasks)
+            _drain(code, pool, code.value(0))
+            _await(code, pool, tasks)
+            put(pool + OWNER, 0)
+        with no:
+            code.loop(tasks, alone)
+    code.finish()
+
+
+def write_seize(module):
+    """``void seize(void *pool)``: wait until no caller has the workers, and keep callers from them."""
+    code = Code(module, "seize", target(), "p")
+    (pool,) = code.arguments
+
+    def taken():
+        code.external("sched_yield", [])
+        return _swap_if(pool + OWNER, 0, 1).compare("==", 0)
+
+    code.repeat(taken)
+    code.finish()
