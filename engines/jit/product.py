@@ -27,9 +27,6 @@ from .weights_ahead import are_far
 #: Part of the L1 cache for the panel: of 48 KiB, 1024 -> 256 channels at 14x14, batch 8, 16 KiB 254, 24 KiB 287, 32 KiB
 #: 271 GFLOP/s (Zen 5, November 2026); of 32 KiB a busy neighbour leaves no more either.
 PANEL_SHARE = 0.5
-#: Inputs of so many bytes are far away; of so many already where planes begin at the same place of each page, and so
-#: compete for sets of the caches.
-FAR_BYTES, FAR_PAGES_BYTES, PAGE_BYTES = 16 << 20, 4 << 20, 4096
 #: Bytes of one block of k's weights that stream from the L2 cache, and of sums that stay there between blocks of k.
 WEIGHT_BYTES = 256 * 1024
 SUM_BYTES = 128 * 1024
@@ -195,8 +192,20 @@ class ProductPlan(Framed):
             "rest": np.minimum(self._pixels - first - (across - 1) * self._lanes, self._lanes),
             "vectors": across,
             "kind": np.searchsorted(np.unique(across), across),
+            "asks": self._asks(first),
         }
         return table(kernels.TILE, rows)
+
+    def _asks(self, first):
+        """Bytes from an image to the inputs that a tile asks for, where it reads its own in place.
+
+        A run of tiles asks for the next run's, the last one for the next image's; each for a share of the planes.
+        """
+        run, plane = kernels.RUN_TILES, self._plane * self._itemsize
+        tiles = np.arange(len(first))
+        begins = np.append(first * self._itemsize, self._inputs * plane)
+        following = np.minimum((tiles // run + 1) * run, len(first))
+        return begins[following] + tiles % run * math.ceil(self._inputs / run) * plane
 
     def _row_table(self):
         """A record for each (group, tile of channels)."""
@@ -248,21 +257,6 @@ class ProductPlan(Framed):
         ]
         return np.array([kernels.kernel_address(tile, self._target) for tile in tiles], np.int64)
 
-    def _ahead(self):
-        """Bytes from inputs read in place to those that are asked for: of later channels, or of the next tile.
-
-        The latter where inputs are far and a tile has enough of each plane, or the former would compete for the cache.
-        512 -> 12 channels at 64x64 312, 480; 256 -> 4 at 56x56, batch 16, 68, 105; but tiles of one vector, 256 -> 16
-        at 56x56, 228, 113, and nearer ones, 128 -> 6 at 56x56, batch 8, 409, 332 GFLOP/s (Zen 5, November 2026).
-        """
-        vectors = max(self._cut.vectors)
-        plane = self._plane * self._itemsize
-        same = plane % PAGE_BYTES == 0
-        near = FAR_PAGES_BYTES if same else FAR_BYTES
-        if (same or vectors > 1) and self._spec.batch * self._spec.in_channels * plane > near:
-            return vectors * self._target.vector_bytes
-        return kernels.PLANES_AHEAD * plane
-
     def _new_frame(self):
         """Constants and scratch for one caller at a time."""
         item = self._itemsize
@@ -281,7 +275,6 @@ class ProductPlan(Framed):
             "k_count": self._inputs,
             "k_block": self._k_block,
             "in_place": int(self._in_place),
-            "ahead": self._ahead(),
             "x_channel": self._plane * item,
             "out_channel": self._pixels * item,
         }

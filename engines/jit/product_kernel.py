@@ -22,24 +22,27 @@ from .vector import INDEX, Code
 from .weights_ahead import ask
 
 FRAME = slots(
-    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place ahead "
-    "scratch scratch_bytes",
+    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place scratch scratch_bytes",
     FRAME_HEAD,
 )
 #: Pixels of a tile: where they begin in the input and the output (bytes), where their inputs' distances are,
-#: elements in the last vector, vectors, column of the kernel table.
-TILE = slots("x out places rest vectors kind")
+#: elements in the last vector, vectors, column of the kernel table, and where the inputs begin that it asks for.
+TILE = slots("x out places rest vectors kind asks")
 #: Channels of a tile: their weights, biases and output (bytes), how many there are, row of the kernel table.
 ROWS = slots("weights bias out channels kind")
 #: An image (and group), its range of tiles and of rows.
 TASK = slots("x out tile tile_end row row_end")
 #: One call of a kernel: the panel, weights, rounds; where sums begin, and the distance to the next channel's
-#: and vector's; where they go, and elements in the last vector.
-CALL = slots("panel weights k_count start start_channel start_vector out rest")
+#: and vector's; where they go, elements in the last vector, and the inputs to ask for.
+CALL = slots("panel weights k_count start start_channel start_vector out rest asks")
 #: One call of a pack: `k_count` rounds from `x` into the panel, `places` as in `TILE`.
 PACK = slots("x places k_count panel vectors rest")
 #: Planes ahead of the one being copied that are asked for.
 PLANES_AHEAD = 8
+#: Tiles of pixels whose inputs, read in place, are asked for together, for memory likes long runs of a plane.
+#: Caches cold, 256 -> 16 channels at 56x56, one tile 308, two 149, four 140 us; hot 69, 73, 73, and 512 -> 12 at 64x64
+#: 113, 113, 115 (Zen 5, November 2026; more in docs/kernels.md).
+RUN_TILES = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +95,11 @@ def write_kernel(module, tile, target):
             here = start + channel_bytes * channel if channel else start
             yield from (here + vector_bytes * v if v else here for v in range(tile.vectors))
 
-    def multiply(_, panel, weights, *sums):
+    def multiply(k, panel, weights, *sums):
         if tile.in_place:
+            ahead = call.pointer("asks") + (k // RUN_TILES) * frame["x_channel"]
             for v in range(tile.vectors):
-                code.prefetch(panel + frame["ahead"] + v * kind.bytes)
+                code.prefetch(ahead + (k % RUN_TILES) * (tile.vectors * kind.bytes) + v * kind.bytes)
             masks = [*[None] * last, mask]
             inputs = [(panel + v * kind.bytes).load(kind, masks[v]) for v in range(tile.vectors)]
         else:
@@ -184,6 +188,7 @@ def write_task(module, dtype, target):
             call["rest"] = pack["rest"] = tile["rest"]
             pack["vectors"] = tile["vectors"]
             call["panel"] = packing.choose(panel, pack.pointer("x"))
+            call["asks"] = x + tile["asks"]
             with code.when(packing):
                 code.call(fixed.pointer("pack"), [frame, pack.at])
 
