@@ -3,7 +3,9 @@
 The system hands out a very large array page by page, clearing each when it is first written, and takes all of them
 back when the array goes: 4096 × 4096 float32 values cost 2.9 ms so, where a filter of 3 × 3 takes 1.6 (2-core Zen 5 VM,
 2026-11).  So the memory of an output that no array refers to any more is kept, up to `KEPT_BYTES` in all, for
-the next output of that size.  What is still referred to, by the array itself or by any view of it, is never touched.
+the next output of that size.  What was kept last comes first, for the caches still hold it: with a few arrays kept,
+call after call met another one that they did not (80 channels at 64 × 64, 3 × 3, batch 4: 214 instead of 113 µs).
+What is still referred to, by the array itself or by any view of it, is never touched.
 """
 
 from __future__ import annotations
@@ -83,8 +85,8 @@ def kept_bytes() -> int:
 
 
 def _taken(size):
-    """Memory that is kept and fits, or new memory."""
-    for address, room in list(_kept.items()):
+    """Memory that is kept and fits, what was kept last first, for caches still hold it; or new memory."""
+    for address, room in reversed(list(_kept.items())):
         if size <= room.nbytes <= MOST_WASTE * size and _kept.pop(address, None) is not None:
             return room
     return np.empty(size, np.uint8)

@@ -50,6 +50,14 @@ def test_memory_that_nobody_refers_to_serves_again():
     assert _address(empty(LARGE, "int32")) == address
 
 
+def test_call_after_call_meets_the_same_memory_however_much_is_kept():
+    made = [empty(LARGE, "float32") for _ in range(3)]
+    last = _address(made[1])
+    for number in (0, 2, 1):
+        made[number] = None
+    assert [_address(empty(LARGE, "float32")) for _ in range(4)] == [last] * 4
+
+
 @pytest.mark.parametrize("view", [lambda a: a[1:, ::2], lambda a: a.T, lambda a: a.view("int8"), memoryview])
 def test_memory_that_a_view_refers_to_stays_its_own(view):
     first = empty(LARGE, "float32")
