@@ -4,6 +4,7 @@ from . import compile as compiler
 from .dense_kernel import SCRATCH_HEAD
 from .pool_code import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_TASKS
 from .records import Record, size, slots
+from .transpose import deinterleaved
 from .vector import Code
 
 #: What is the same for all tasks of a plan.
@@ -148,14 +149,7 @@ class _RowCopy:
         read = [
             (here + (j * stride + part * lanes) * item).load(self.kind, masks and masks[part]) for part in range(stride)
         ]
-        sorted_ = read[0]
-        for part in range(1, stride):
-            places = [lane * stride - part * lanes for lane in range(lanes)]
-            taken = [lane if place < 0 else lanes + place for lane, place in enumerate(places)]
-            if part == 1:
-                taken = [lane * stride if place < 0 else lanes + place for lane, place in enumerate(places)]
-            sorted_ = sorted_.shuffle(read[part], [min(lane, 2 * lanes - 1) for lane in taken])
-        (there + j * item).store(sorted_)
+        (there + j * item).store(deinterleaved(read, lanes)[0])
 
     def _elements(self, here, there):
         item, scalar = self.kind.itemsize, self.kind.scalar

@@ -156,7 +156,7 @@ class ProductPlan(Framed):
     @property
     def nbytes(self):
         """Bytes that the plan holds."""
-        arrays = [self._weights, self._bias, self._places, self._tiles, self._rows, self._tasks]
+        arrays = [self._weights, self._bias, self._segments, self._runs, self._tiles, self._rows, self._tasks]
         return sum(array.nbytes for array in arrays) + self._frame_bytes
 
     def _pack(self, weight, bias):
@@ -177,35 +177,60 @@ class ProductPlan(Framed):
             self._bias.reshape(-1, self._lanes)[...] = np.reshape(bias, (-1, 1))
 
     def _tile_table(self):
-        """A record for each tile of pixels; with strides, each pixel's distance from the image's first."""
-        spec, across = self._spec, np.array(self._cut.vectors)
+        """A record for each tile of pixels."""
+        across = np.array(self._cut.vectors)
         first = (np.cumsum(across) - across) * self._lanes
-        self._places = aligned(int(across.sum()) * self._lanes if self._strided else 0, np.int64)
-        if self._strided:
-            axes = [np.arange(size) * stride for size, stride in zip(spec.output_spatial, spec.stride, strict=True)]
-            places = np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), spec.spatial).ravel()
-            self._places[: self._pixels] = places * self._itemsize
+        begins = self._segment_table(first)
         rows = {
             "x": 0 if self._strided else first * self._itemsize,
             "out": first * self._itemsize,
-            "places": self._places.ctypes.data + first * 8,
+            "segments": self._segments.ctypes.data + begins[:-1] * kernels.size(kernels.SEGMENT),
+            "count": np.diff(begins),
             "rest": np.minimum(self._pixels - first - (across - 1) * self._lanes, self._lanes),
             "vectors": across,
             "kind": np.searchsorted(np.unique(across), across),
-            "asks": self._asks(first),
+            **self._asks(begins),
         }
         return table(kernels.TILE, rows)
 
-    def _asks(self, first):
-        """Bytes from an image to the inputs that a tile asks for, where it reads its own in place.
+    def _segment_table(self, first):
+        """Make the table of the segments of tiles, given their first pixels; which are each tile's, from and to.
 
-        A run of tiles asks for the next run's, the last one for the next image's; each for a share of the planes.
+        Where inputs lie together a tile is one segment.  Behind the last one is the next image's first.
         """
-        run, plane = kernels.RUN_TILES, self._plane * self._itemsize
-        tiles = np.arange(len(first))
-        begins = np.append(first * self._itemsize, self._inputs * plane)
-        following = np.minimum((tiles // run + 1) * run, len(first))
-        return begins[following] + tiles % run * math.ceil(self._inputs / run) * plane
+        spec, item = self._spec, self._itemsize
+        pixels, ends = first, np.append(first[1:], self._pixels)
+        if self._strided:
+            cuts = np.union1d(np.arange(0, self._pixels, spec.output_spatial[-1]), first)
+            ends = np.append(cuts[1:], self._pixels)
+            pieces = -(-(ends - cuts) // self._lanes)
+            within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+            pixels, ends = np.repeat(cuts, pieces) + within * self._lanes, np.repeat(ends, pieces)
+        steps = zip(np.unravel_index(pixels, spec.output_spatial), spec.stride, strict=True)
+        x = np.ravel_multi_index([at * stride for at, stride in steps], spec.spatial)
+        rows = {
+            "x": np.append(x, self._inputs * self._plane) * item,
+            "panel": np.append(pixels - first[np.searchsorted(first, pixels, "right") - 1], 0) * item,
+            "count": np.append(np.minimum(ends - pixels, self._lanes), 0),
+        }
+        self._segments = table(kernels.SEGMENT, rows)
+        return np.append(np.searchsorted(pixels, first), len(pixels))
+
+    def _asks(self, begins):
+        """Where the runs of inputs are that each tile asks for, and how many.
+
+        The next tile's segments, the last one for the next image's first.  Where tiles read their inputs in place, some
+        neighbours ask for the next ones' together, each for a share of the planes.
+        """
+        tiles, x = np.arange(len(begins) - 1), self._segments[:, 0]
+        following, counts = tiles + 1, np.append(np.diff(begins), 1)
+        self._runs = x.copy()
+        if self._in_place:
+            together = kernels.RUN_TILES
+            following = np.minimum((tiles // together + 1) * together, len(tiles))
+            share = tiles % together * math.ceil(self._inputs / together) * self._plane * self._itemsize
+            self._runs, following = x[following] + share, tiles
+        return {"runs": self._runs.ctypes.data + 8 * begins[following], "run_count": counts[following]}
 
     def _row_table(self):
         """A record for each (group, tile of channels)."""
@@ -250,8 +275,10 @@ class ProductPlan(Framed):
     def _compile(self):
         """Addresses of the kernels, [channels][vectors]."""
         dtype, across = self._spec.dtype, np.unique(self._cut.vectors)
+        asks = are_far(self._weights.nbytes)
+        stride = self._spec.stride[-1] if self._strided else 0  # a vector of outputs reads so many lines, or one
         tiles = [
-            kernels.Tile(int(rows), int(v), dtype, self._in_place, are_far(self._weights.nbytes))
+            kernels.Tile(int(rows), int(v), dtype, self._in_place, asks, stride or int(v))
             for rows in np.unique(self._cut.channels)
             for v in across
         ]
@@ -271,7 +298,7 @@ class ProductPlan(Framed):
         }
         constants = {
             **{name: array.ctypes.data for name, array in arrays.items()},
-            "pack": kernels.pack_address(self._spec.dtype, self._strided, self._target),
+            "pack": kernels.pack_address(self._spec.dtype, self._strided and self._spec.stride[-1], self._target),
             "k_count": self._inputs,
             "k_block": self._k_block,
             "in_place": int(self._in_place),

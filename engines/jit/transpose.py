@@ -1,4 +1,4 @@
-"""Transposing a square of vectors in registers."""
+"""Rearranging the elements of several vectors in registers."""
 
 from llvmlite import ir
 
@@ -38,3 +38,20 @@ def _exchanged(rows, distance, orders):
             first, second = rows[i], rows[i + distance]
             rows[i], rows[i + distance] = (first.shuffle(second, order) for order in orders)
     return rows
+
+
+def deinterleaved(vectors, lanes):
+    """Element ``stride * q + p`` of the concatenated vectors as lane q of result p."""
+    stride = len(vectors)
+    if stride == 1:
+        return vectors
+    results = []
+    for phase in range(stride):
+        wanted = [divmod(stride * q + phase, lanes) for q in range(lanes)]
+        result = vectors[0].shuffle(vectors[1], [lane + lanes * (v == 1) if v < 2 else 0 for v, lane in wanted])
+        for number in range(2, stride):
+            result = result.shuffle(
+                vectors[number], [lanes + lane if v == number else q for q, (v, lane) in enumerate(wanted)]
+            )
+        results.append(result)
+    return results

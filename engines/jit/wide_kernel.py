@@ -14,6 +14,7 @@ not depend on the size of the kernel.
 from llvmlite import ir
 
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .transpose import deinterleaved
 from .vector import Kind, Value
 
 #: Rows between a row being staged and the one that is fetched meanwhile: those of the next band (4096 x
@@ -246,25 +247,8 @@ def _stage_vectors(source, to, q, phase_pitch, kind, masks):
     """As many vectors from the source as there are masks, sorted by phase."""
     source = source + q * (len(masks) * kind.bytes)
     loaded = [(source + v * kind.bytes).load(kind, mask) for v, mask in enumerate(masks)]
-    for phase, vector in enumerate(_deinterleave(loaded, kind.lanes)):
+    for phase, vector in enumerate(deinterleaved(loaded, kind.lanes)):
         (to + phase_pitch * phase + q * kind.bytes).store(vector)
-
-
-def _deinterleave(vectors, lanes):
-    """Element ``stride * q + p`` of the concatenated vectors as lane q of result p."""
-    stride = len(vectors)
-    if stride == 1:
-        return vectors
-    results = []
-    for phase in range(stride):
-        wanted = [divmod(stride * q + phase, lanes) for q in range(lanes)]
-        result = vectors[0].shuffle(vectors[1], [lane + lanes * (v == 1) if v < 2 else 0 for v, lane in wanted])
-        for number in range(2, stride):
-            result = result.shuffle(
-                vectors[number], [lanes + lane if v == number else q for q, (v, lane) in enumerate(wanted)]
-            )
-        results.append(result)
-    return results
 
 
 def _stage_elements(code, source, to, count, low, high, phase_pitch, kind, stride):

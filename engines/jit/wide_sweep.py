@@ -14,8 +14,9 @@ import numpy as np
 
 from .compile import address
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .transpose import deinterleaved
 from .vector import Code, Value
-from .wide_kernel import _deinterleave, _inside
+from .wide_kernel import _inside
 
 #: Words of a frame behind its head.
 FRAME = (
@@ -156,7 +157,7 @@ class _Tile:
             for distance, line in self.lines.items():
                 at = line + column * kind.itemsize
                 loaded = [(at + v * kind.bytes).load(kind, mask) for v, mask in enumerate(masks)]
-                phases = _deinterleave(loaded, kind.lanes)
+                phases = deinterleaved(loaded, kind.lanes)
                 for phase, kx in members:
                     for r in range(self.rows):
                         ky, rest = divmod(distance - r * self.unit, self.dilation)

@@ -4,8 +4,8 @@ from fractions import Fraction
 
 from llvmlite import ir
 
+from .transpose import deinterleaved
 from .vector import Value
-from .wide_kernel import _deinterleave
 
 
 def multiply(code, matrix, inputs, kind):
@@ -71,8 +71,8 @@ def columns(vectors, lanes):
     m = len(vectors)
     p = _smallest_factor(m)
     if p == m:
-        return _deinterleave(vectors, lanes)
-    parts = zip(*(_deinterleave(vectors[i : i + p], lanes) for i in range(0, m, p)), strict=True)
+        return deinterleaved(vectors, lanes)
+    parts = zip(*(deinterleaved(vectors[i : i + p], lanes) for i in range(0, m, p)), strict=True)
     parts = [columns(list(part), lanes) for part in parts]
     return [parts[j % p][j // p] for j in range(m)]
 
