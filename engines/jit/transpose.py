@@ -23,10 +23,10 @@ def transposed(rows):
     inside = block.bit_length() - 1
     mixed = [lane // 2 + lanes * (lane % 2) for lane in range(2 * block)]  # of the first block of each
     starts = range(0, lanes, block)
-    interleaved = [[start + lane for start in starts for lane in half] for half in (mixed[:block], mixed[block:])]
+    mixing = [[start + lane for start in starts for lane in half] for half in (mixed[:block], mixed[block:])]
     moved = [[lane for lane in range(2 * lanes) if lane // block % 2 == odd] for odd in (0, 1)]
     for bit in [*reversed(range(inside)), *range(inside, lanes.bit_length() - 1)]:
-        rows = _exchanged(rows, 1 << bit, interleaved if bit < inside else moved)
+        rows = _exchanged(rows, 1 << bit, mixing if bit < inside else moved)
     return rows
 
 
@@ -43,15 +43,21 @@ def _exchanged(rows, distance, orders):
 def deinterleaved(vectors, lanes):
     """Element ``stride * q + p`` of the concatenated vectors as lane q of result p."""
     stride = len(vectors)
-    if stride == 1:
-        return vectors
-    results = []
-    for phase in range(stride):
-        wanted = [divmod(stride * q + phase, lanes) for q in range(lanes)]
-        result = vectors[0].shuffle(vectors[1], [lane + lanes * (v == 1) if v < 2 else 0 for v, lane in wanted])
-        for number in range(2, stride):
-            result = result.shuffle(
-                vectors[number], [lanes + lane if v == number else q for q, (v, lane) in enumerate(wanted)]
-            )
-        results.append(result)
-    return results
+    return [picked(vectors, [divmod(stride * q + p, lanes) for q in range(lanes)]) for p in range(stride)]
+
+
+def interleaved(vectors, lanes):
+    """Lane q of vector p as element ``stride * q + p`` of the concatenated results."""
+    stride = len(vectors)
+    numbers = [range(first, first + lanes) for first in range(0, stride * lanes, lanes)]
+    return [picked(vectors, [divmod(number, stride)[::-1] for number in part]) for part in numbers]
+
+
+def picked(vectors, places):
+    """The vector whose lanes are at these places, each the number of a vector and of its lane."""
+    lanes, second = len(places), vectors[min(1, len(vectors) - 1)]
+    result = vectors[0].shuffle(second, [lane + lanes * (v == 1) if v < 2 else 0 for v, lane in places])
+    for number in range(2, len(vectors)):
+        order = [lanes + lane if v == number else at for at, (v, lane) in enumerate(places)]
+        result = result.shuffle(vectors[number], order)
+    return result

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from llvmlite import ir
 
-from .transpose import deinterleaved
+from .transpose import deinterleaved, interleaved
 from .vector import Value
 
 
@@ -82,28 +82,13 @@ def rows(vectors, lanes):
     m = len(vectors)
     p = _smallest_factor(m)
     if p == m:
-        return _interleave(vectors, lanes)
+        return interleaved(vectors, lanes)
     parts = [rows(vectors[q::p], lanes) for q in range(p)]
-    return [vector for i in range(m // p) for vector in _interleave([part[i] for part in parts], lanes)]
+    return [vector for i in range(m // p) for vector in interleaved([part[i] for part in parts], lanes)]
 
 
 def _smallest_factor(m):
     return next((p for p in range(2, m) if m % p == 0), m)
-
-
-def _interleave(vectors, lanes):
-    m = len(vectors)
-    if m == 1:
-        return vectors
-    results = []
-    for number in range(m):
-        wanted = [divmod(number * lanes + lane, m) for lane in range(lanes)]
-        result = vectors[0].shuffle(vectors[1], [t + lanes * (j == 1) if j < 2 else 0 for t, j in wanted])
-        for other in range(2, m):
-            order = [lanes + t if j == other else lane for lane, (t, j) in enumerate(wanted)]
-            result = result.shuffle(vectors[other], order)
-        results.append(result)
-    return results
 
 
 def mask_of(code, word, kind):
