@@ -98,26 +98,30 @@ def write_task(code, dtype, kernel, unit, strides, dilation, groups, rows, strea
     frame, index, _ = code.arguments
     kind = code.vector(dtype)
     shared = {name: (frame + 8 * (FRAME_HEAD + n)).load() for n, name in enumerate(FRAME)}
-    total = shared["planes"] * shared["bands"]
-    shape = kind, kernel, unit, dilation, rows
+    bands, shape = shared["bands"], (kind, kernel, unit, dilation, rows)
+    first, end = (n * (shared["planes"] * bands) // shared["tasks"] for n in (index, index + 1))
+    out_pitch = shared["out_width"] * (unit // strides[0] * kind.itemsize)
+    asked = {r * unit + n * dilation for r in range(rows) for n in range(strides[0])} if asks else ()
 
-    def item(n):
-        plane = n // shared["bands"]
-        at = _pointer(code, shared["band_table"]) + n % shared["bands"] * (8 * len(BAND))
-        y, valid, top = ((at + 8 * i).load() for i in range(len(BAND)))
+    def over_planes(plane):
         source = (frame + FRAME_INPUT).load_pointer() + plane // shared["outputs"] * shared["plane_bytes"]
-        out = (frame + FRAME_OUTPUT).load_pointer() + plane * shared["out_plane_bytes"]
-        out = out + y * shared["out_width"] * kind.itemsize
+        plane_out = (frame + FRAME_OUTPUT).load_pointer() + plane * shared["out_plane_bytes"]
         channel = plane % shared["filters"]
         weights = _pointer(code, shared["weights"]) + channel * (kernel[0] * kernel[1] * kind.itemsize)
         bias = (_pointer(code, shared["bias"]) + channel * kind.itemsize).broadcast(kind)
-        lines = _lines(code, shared, shape, source, top)
-        out_pitch = shared["out_width"] * (unit // strides[0] * kind.itemsize)
-        asked = {r * unit + n * dilation for r in range(rows) for n in range(strides[0])} if asks else ()
-        tile = _Tile(code, shared, shape, strides[1], groups, lines, weights, bias, asked)
-        _sweep(code, shared, tile, out, out_pitch, valid, streamed)
+        taps = [(weights + n * kind.itemsize).broadcast(kind) for n in range(math.prod(kernel))]
 
-    code.loop((index + 1) * total // shared["tasks"], item, start=index * total // shared["tasks"])
+        def over_bands(band):
+            at = _pointer(code, shared["band_table"]) + band * (8 * len(BAND))
+            y, valid, top = ((at + 8 * i).load() for i in range(len(BAND)))
+            out = plane_out + y * shared["out_width"] * kind.itemsize
+            lines = _lines(code, shared, shape, source, top)
+            tile = _Tile(code, shared, shape, strides[1], groups, lines, taps, bias, asked)
+            _sweep(code, shared, tile, out, out_pitch, valid, streamed)
+
+        code.loop((end - plane * bands).least(bands), over_bands, start=(first - plane * bands).most(0))
+
+    code.loop((end + bands - 1) // bands, over_planes, start=first // bands)
     code.finish()
 
 
@@ -135,12 +139,11 @@ def _lines(code, shared, shape, source, top):
 class _Tile:
     """Writes the sums of the tile whose first column is x, which ask for later input of the rows `asked`."""
 
-    def __init__(self, code, shared, shape, stride, groups, lines, weights, bias, asked):
+    def __init__(self, code, shared, shape, stride, groups, lines, taps, bias, asked):
         self.code, self.shared, self.stride, self.groups = code, shared, stride, groups
         self.kind, self.kernel, self.unit, self.dilation, self.rows = shape
-        self.lines, self.bias = lines, bias
+        self.lines, self.taps, self.bias = lines, taps, bias
         self.asked = [line for distance, line in lines.items() if distance in asked]
-        self.taps = [(weights + n * self.kind.itemsize).broadcast(self.kind) for n in range(math.prod(self.kernel))]
 
     def sums(self, x, masked):
         """The sums, with masks on what is loaded if `masked`."""
