@@ -21,8 +21,8 @@ from convbench import settings
 
 from . import dense_kernel as kernels
 from . import parallel
-from .dense_layout import BAND_SHARE, Layout, shared
-from .dense_shape import Shape
+from .dense_layout import Layout, shared
+from .dense_shape import BAND_SHARE, Shape
 from .dense_tiling import Machine, choose, in_halves, parts, runs
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target

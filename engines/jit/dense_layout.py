@@ -11,15 +11,13 @@ import numpy as np
 
 from convbench import settings
 
-from .dense_shape import CONFLICT_BYTES, conflict, strides
+from .dense_shape import BAND_SHARE, CONFLICT_BYTES, conflict, strides
 from .dense_tiling import TASKS_PER_THREAD, in_halves, parts
 from .records import ALIGN
 from .target import cache_bytes
 
-#: Part of the L2 cache for a band of input; as much or more is for one block's weights.
-BAND_SHARE = 0.35
-#: The same where each band fetches its weights from far (`Shape.far_weights`): 512 -> 1024 channels at 19x19, 3x3,
-#: dilation 6: 178 against 219 GFLOP/s; 256 -> 512, 5x5, stride 2 at 20x84: 116 against 162 (Cascade Lake, November
+#: As `BAND_SHARE` where each band fetches its weights from far (`Shape.far_weights`): 512 -> 1024 channels at 19x19,
+#: 3x3, dilation 6: 178 against 219 GFLOP/s; 256 -> 512, 5x5, stride 2 at 20x84: 116 against 162 (Cascade Lake, November
 #: 2026; nothing lost or gained at 2 to 9 MB of weights).  Nor are bands cut for `LONG_TASK_CYCLES` then: the former in
 #: 4 bands 666, in one 705 GFLOP/s with tiles of 6 x 3 (Zen 5).
 FAR_BAND_SHARE = 4.0

@@ -19,6 +19,13 @@ COLUMN_TAPS = 0.85
 #: ... and where the parts are at least so wide in the mean, for tiles of one or two columns share too little: 8 -> 91
 #: channels at 7x7, 6x6, padding 2, batch 4: parts of one and two columns 182, one part 15 us (Zen 5, November 2026).
 LEAST_PART = 4
+#: Part of the L2 cache for a band of input; as much or more is for one block's weights.
+BAND_SHARE = 0.35
+#: Rows of a pointwise problem that is copied in bands, which may be cut anywhere, and whose longer rows leave less over
+#: beside whole tiles.  As the plane lies, and with 16 and 8 rows, us: 256 -> 768 channels at 160x16 2446, 2332, 2129;
+#: 128 -> 128 at 128x128 1486, 1360, 1356; 256 -> 64 at 64x64 346, 327, 325; 512 -> 256 at 64x64 2384, 2401, 2415 (Zen
+#: 5, November 2026).
+LEAST_ROWS = 8
 #: Weights so many times the second-level cache come from far each time that they are read.
 FAR_WEIGHTS = 10
 
@@ -27,7 +34,7 @@ FAR_WEIGHTS = 10
 class Shape:
     """A problem with three spatial dimensions, the outer ones 1 where it has fewer.
 
-    The pixels of a pointwise one are one row.
+    The pixels of a pointwise one are one row, or some long ones where channels compete for the cache's sets.
     """
 
     batch: int
@@ -51,10 +58,14 @@ class Shape:
         padding, dilation = ((0, 0),) * missing + tuple(map(tuple, spec.padding)), (1,) * missing + tuple(spec.dilation)
         last, batch = spec.memory_format == "channels_last", spec.batch
         pointwise = set(kernel) == set(stride) == {1} and not np.any(padding)
-        if pointwise and not conflict(strides(spec.in_channels, spatial, last), spatial, np.dtype(spec.dtype).itemsize):
-            pixels = math.prod(spatial) * (batch if last else 1)
+        itemsize, pixels = np.dtype(spec.dtype).itemsize, math.prod(spatial)
+        if pointwise and not conflict(strides(spec.in_channels, spatial, last), spatial, itemsize):
+            pixels *= batch if last else 1
             spatial = output = (1, 1, pixels)
             batch = 1 if last else batch
+        elif pointwise and not last:
+            width = _longest_row(pixels, spec.in_channels // spec.groups * itemsize)
+            spatial = output = (1, pixels // width, width) if width > spatial[2] else spatial
         return cls(
             batch,
             spec.in_channels,
@@ -121,6 +132,12 @@ class Shape:
         low = self.padding[axis][0]
         begin = np.clip(-((last * stride - low) // dilation), 0, size)
         return begin, np.clip(-((first * stride - low - self.spatial[axis]) // dilation), begin, size)
+
+
+def _longest_row(pixels, pixel_bytes):
+    """The longest row that so many pixels can be cut into, if it fits a band and leaves `LEAST_ROWS`."""
+    most = min(int(BAND_SHARE * cache_bytes() / pixel_bytes), pixels // LEAST_ROWS)
+    return next((width for width in range(most, 1, -1) if pixels % width == 0), 1)
 
 
 def strides(channels, spatial, last):
