@@ -59,10 +59,12 @@ ALIGNED_WIDTH = 256
 #: caches, 3.6 past them; 2048 x 2048 (32 MiB) 0.65 and 0.90.
 STREAMED_BYTES = 64 << 20
 #: How far ahead of a tile inputs are asked for: with column strides, which hide from the processor that it could fetch
-#: ahead (480 channels at 75 x 75, batch 1 and 4: 69, 14 without, 78, 56 GFLOP/s; 2 KiB ahead 46, 8 KiB 55), and of rows
-#: shorter than a page where arrays have so many bytes (144 at 128 x 128, batch 4, 124 and 141; batch 1, 206 and 185).
-#: (Zen 5, 2026-11.)
-AHEAD_BYTES, FAR_BYTES = 4096, 64 << 20
+#: ahead (480 channels at 75 x 75, batch 1 and 4: 69, 14 without, 78, 56 GFLOP/s; 2 KiB ahead 46, 8 KiB 55), of rows
+#: shorter than a page where arrays have `FAR_BYTES` (144 at 128 x 128, batch 4, 124 and 141), and of rows of at most
+#: `SHORT_ROW` bytes.  Hot and with caches cold, us without and with: 144 at 56 x 56, batch 4, 176, 646 and 165, 458;
+#: 384 at 28 x 28 35, 213 and 35, 127; 80 at 64 x 64, batch 4, 115, 505 and 108, 314; 64 at 160 x 160 131, 367 and 125,
+#: 319; but 32 at 256 x 256 132, 477 and 174, 504 (Zen 5, 2026-11).
+AHEAD_BYTES, FAR_BYTES, SHORT_ROW = 4096, 64 << 20, 768
 
 
 def _taps(g):
@@ -214,7 +216,8 @@ def prepare(geometry, target, weight, bias):
     arrays_bytes = g.batch * g.groups * (math.prod(g.size) + g.outputs * math.prod(g.out)) * size
     streamed = g.out[2] * size % target.vector_bytes == 0 and arrays_bytes >= STREAMED_BYTES
     rows = rows_of_tile(g, streamed)
-    asks = g.stride[2] > 1 or (arrays_bytes >= FAR_BYTES and g.size[2] * size < PAGE)
+    row_bytes = g.size[2] * size
+    asks = g.stride[2] > 1 or row_bytes <= SHORT_ROW or (arrays_bytes >= FAR_BYTES and row_bytes < PAGE)
     key = g.dtype, g.kernel[1:], g.row_unit, g.stride[1:], g.dilation[1], groups, rows, streamed, asks
     task = address(
         "task", ("sweep", *key), target, lambda module: write_task(Code(module, "task", target, "pii"), *key)
