@@ -748,6 +748,16 @@ def test_measuring_times_every_variant_and_takes_the_fastest(house):
     assert (again.engine, again.variant, again.source) == ("twofold", "quick", "record"), str(SPEC)
 
 
+def test_engines_that_are_far_behind_by_prediction_leave_the_variants_their_time(house, tuning_seconds):
+    tuning_seconds(1.0)
+    far = house("far", predicted=10e-3, seconds=0.9)
+    _Twofold.registered(far.clock, slow=0.2, quick=0.1)
+    near = house("near", predicted=2e-3, seconds=0.15)
+    chosen = _select("measure")
+    assert (chosen.engine, chosen.variant) == ("twofold", "quick"), str(SPEC)
+    assert (near.calls > 0, far.calls) == (True, 0), str(SPEC)
+
+
 def test_a_pinned_engine_is_tuned_among_its_variants_only(house):
     rival = house("rival", seconds=1e-4)
     _Twofold.registered(rival.clock)
