@@ -54,7 +54,7 @@ PRODUCT_STORE = 5.8  # an output vector of a matrix product
 PRODUCT_APART = 16  # the same where outputs compete for the cache's sets
 PRODUCT_GROUP = 365  # a group of an image
 PRODUCT_COPY = 0.7  # a vector of its input: each is copied
-PRODUCT_SPREAD = 110  # the same where pixels have a stride
+PRODUCT_SPREAD = 30  # the same where pixels have a stride
 # Not fitted, but from counts of operations: a row of taps over a tile of 14 pixels is about 1.2 instructions for each
 # slot of a multiply-add (the pixel's load, its address, the tap's load); an output vector begins and ends with two
 # loads, a store and its part of a tile's 40 cycles. Transposing copies move about an element per cycle.
