@@ -78,7 +78,7 @@ class Case:
 
     def add(self, timings: Mapping[Way, Timing], lacking=()) -> None:
         """Take new timings in, record them, and refuse engines of which all that was tried ran out of memory."""
-        self.candidates = with_fastest(self.candidates, timings)
+        self.candidates = with_fastest(self.candidates, timings, self.ways)
         for name, variant in lacking:
             if self.candidates[name].measured is None:
                 reason = f"{records.name_of(name, variant)} ran out of memory while it was timed"
@@ -171,18 +171,24 @@ def with_record(candidates, record, engines, ways):
         for way in {engines[name], *ways[name]}
         if (timing := known.get(records.name_of(name, way.variant))) and timing.version == way.version
     }
-    return with_fastest(candidates, timings)
+    return with_fastest(candidates, timings, ways)
 
 
-def with_fastest(candidates, timings):
-    """The candidates with the least of their own and of `timings` by (name, variant)."""
+def with_fastest(candidates, timings, ways):
+    """The candidates with the fastest of their own and of `timings` by (name, variant).
+
+    What the engine's model picks, the first of its ways, stays unless another variant is clearly faster.
+    """
     joined = dict(candidates)
-    for (name, variant), found in sorted(timings.items(), key=lambda item: item[1].median, reverse=True):
-        measured = Timing(found.median, found.q1, found.q3, found.samples)
-        before = joined[name].measured
-        if before is None or measured.median <= before.median:
-            error = getattr(found, "error", joined[name].error)
-            joined[name] = replace(joined[name], measured=measured, variant=variant, error=error)
+    for name in {name for name, _ in timings}:
+        candidate = joined[name]
+        known = {candidate.variant: candidate.measured} if candidate.measured else {}
+        for (engine, variant), found in timings.items():
+            if engine == name:
+                known[variant] = Timing(found.median, found.q1, found.q3, found.samples)
+        variant = fastest(known, ways[name][0].variant)
+        error = getattr(timings.get((name, variant)), "error", candidate.error)
+        joined[name] = replace(candidate, measured=known[variant], variant=variant, error=error)
     return joined
 
 

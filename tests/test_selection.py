@@ -748,6 +748,13 @@ def test_measuring_times_every_variant_and_takes_the_fastest(house):
     assert (again.engine, again.variant, again.source) == ("twofold", "quick", "record"), str(SPEC)
 
 
+def test_the_variant_that_the_model_picks_stays_unless_another_is_clearly_faster(house):
+    rival = house("rival", seconds=9e-3)
+    _Twofold.registered(rival.clock, slow=3e-3, quick=2.9e-3)
+    for chosen in (_select("measure"), _select()):
+        assert (chosen.engine, chosen.variant) == ("twofold", "slow"), str(SPEC)
+
+
 def test_engines_that_are_far_behind_by_prediction_leave_the_variants_their_time(house, tuning_seconds):
     tuning_seconds(1.0)
     far = house("far", predicted=10e-3, seconds=0.9)
