@@ -175,8 +175,8 @@ def write_pack(module, dtype, target):
 def write_segments_pack(module, dtype, stride, target):
     """Write the copy of inputs `stride` apart into a panel: some planes of a segment, then of the next one.
 
-    Gathers would be shorter, and take
-    150 cycles where the processor is guarded against what others could learn from them (Cascade Lake, November 2026).
+    Gathers would be shorter, and take 150 cycles where the processor is guarded against what others could learn from
+    them (Cascade Lake, November 2026).
     """
     code = Code(module, "pack", target, "pp")
     frame, call = Record(code.arguments[0], FRAME), Record(code.arguments[1], PACK)
