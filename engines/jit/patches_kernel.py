@@ -4,7 +4,7 @@ from . import compile as compiler
 from .dense_kernel import SCRATCH_HEAD
 from .pool_code import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_TASKS
 from .records import Record, size, slots
-from .transpose import deinterleaved
+from .transpose import SHUFFLED_STRIDE, deinterleaved
 from .vector import Code
 
 #: What is the same for all tasks of a plan.
@@ -19,8 +19,6 @@ FRAME = slots(
 TASK = slots("x out groups slice row column rows columns pitch product patches")
 #: A copied tap's distance from the first element of a window.
 TAP = slots("depth row column")
-#: Column strides up to this are sorted by shuffling vectors; larger ones element by element.
-SHUFFLED_STRIDE = 4
 
 
 def task_address(dtype, stride, target):

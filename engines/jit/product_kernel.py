@@ -18,7 +18,7 @@ import dataclasses
 from . import compile as compiler
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .records import Record, size, slots
-from .transpose import deinterleaved
+from .transpose import SHUFFLED_STRIDE, deinterleaved
 from .vector import INDEX, Code
 from .weights_ahead import ask
 
@@ -42,8 +42,6 @@ TASK = slots("x out tile tile_end row row_end")
 CALL = slots("panel weights k_count start start_channel start_vector out rest asks")
 #: One call of a pack: `k_count` rounds from `x` into the panel, the others as in `TILE`.
 PACK = slots("x segments count k_count panel vectors rest")
-#: Strides up to this are sorted by shuffles, longer ones element by element.
-SHUFFLED_STRIDE = 4
 #: Planes that a segment is copied from before the next segment is: each is a page of its own, of which the processor
 #: remembers so many.  672 -> 48 channels at 96x96, stride 2: all of a block 572, 32 planes 511, 16 475 us (Zen 5,
 #: November 2026).

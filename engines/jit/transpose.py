@@ -6,6 +6,8 @@ from .vector import Value
 
 #: Blocks of a vector that shuffles stay within: SSE's and NEON's registers.
 BLOCK_BITS = 128
+#: Copies with a stride up to this are sorted by shuffles, with longer ones element by element.
+SHUFFLED_STRIDE = 4
 _BITS = {ir.FloatType(): 32, ir.DoubleType(): 64}
 
 
