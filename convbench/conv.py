@@ -38,8 +38,14 @@ class _Prepared:
     dense: bool  # the input already lies in memory as the plan wants it
     batched: bool
     new_output: Callable[[], np.ndarray]
+    summon: Callable[[], object] | None = None  # the plan's, where the plan is all that there is to do
     calls: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def use(self, plan: Plan) -> None:
+        """From now on `plan` computes."""
+        self.plan = plan
+        self.summon = getattr(plan, "summon", None) if self.dense else None
 
     @property
     def nbytes(self) -> int:
@@ -149,6 +155,8 @@ class _Conv:
         prepared = self._prepared.get(key)
         if prepared is None:
             prepared = self._prepare(x, key, out)
+        if prepared.summon is not None:
+            prepared.summon()
         if out is None:
             result = out = prepared.new_output()
         else:
@@ -257,10 +265,10 @@ class _Conv:
         prepared = _Prepared(spec, None, shape, chosen, pads, dense, batched, self._output_maker(spec, shape))
         trial = selection.trial(spec, chosen, weight=self._kernels(), **self._judging)
         if trial is None:
-            prepared.plan = self._plan_chosen(chosen)
+            prepared.use(self._plan_chosen(chosen))
         else:
             place = prepared, key
-            prepared.plan = IncrementalPlan(trial, partial(self._candidate, *place), partial(self._settle, *place))
+            prepared.use(IncrementalPlan(trial, partial(self._candidate, *place), partial(self._settle, *place)))
         plans.cache.keep(self._prepared, key, prepared)
         return prepared
 
@@ -281,7 +289,8 @@ class _Conv:
 
     def _settle(self, prepared: _Prepared, key, chosen: Selection, plan: Plan | None) -> Plan:
         """Calls have found the fastest: from now on its plan alone computes."""
-        prepared.plan, prepared.selection = plan or self._plan_chosen(chosen), chosen
+        prepared.use(plan or self._plan_chosen(chosen))
+        prepared.selection = chosen
         plans.cache.recount(self._prepared, key)
         return prepared.plan
 

@@ -119,6 +119,7 @@ class _AddBias:
         self._plan = plan
         self._bias = np.array(bias).reshape(-1, *(1,) * ndim)
         self.nbytes = getattr(plan, "nbytes", 0) + self._bias.nbytes
+        self.summon = getattr(plan, "summon", None)
 
     def __call__(self, x, out):
         self._plan(x, out)

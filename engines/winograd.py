@@ -237,6 +237,7 @@ class _Plan:
         self._given = spec, np.array(weight), None if bias is None else np.array(bias)
         self._direct = None
         self.nbytes = self._fast.nbytes + weight.nbytes
+        self.summon = getattr(self._fast, "summon", None)
 
     def __call__(self, x, out):
         if not self._fast(x, out):

@@ -112,6 +112,63 @@ def test_threads_that_share_a_plan():
     assert plan.nbytes > layer.weight.nbytes
 
 
+def test_plans_of_several_tasks_summon_the_workers():
+    rng = np.random.default_rng(0)
+    weight, x = (rng.standard_normal(shape, "float32") for shape in ((32, 16, 3, 3), (1, 16, 40, 40)))
+    filters, image = (rng.standard_normal(shape, "float32") for shape in ((1, 1, 5, 5), (1, 1, 512, 512)))
+    problems = [(name, weight, x) for name in ("direct", "im2col", "winograd", "fft")] + [("separable", filters, image)]
+    for name, kernel, large in problems:
+        if name == "separable":
+            kernel = np.ones_like(kernel)
+        layer = convbench.Conv2d(kernel, engine=name)
+        layer(large)
+        assert [callable(prepared.summon) for prepared in layer._prepared.values()] == [True], name
+    layer = convbench.Conv2d(filters, engine="direct")
+    layer(image[..., :8, :8])
+    assert [prepared.summon for prepared in layer._prepared.values()] == [None]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how often a thread has slept is not told")
+def test_summoned_workers_wake_and_sleep_again():
+    def slept(worker):
+        status = Path(f"/proc/self/task/{worker}/status").read_text()
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    def all_sleep():
+        end = time.monotonic() + 20
+        while parallel._pool.memory[pool_code.SLEEPERS // 8] < len(workers()) and time.monotonic() < end:
+            time.sleep(0.001)
+        return {worker: slept(worker) for worker in workers()}
+
+    assert computes_right(rounds=1)
+    summon = parallel.summoner(2)
+    before = all_sleep()
+    summon()
+    end = time.monotonic() + 20
+    while any(slept(worker) == count for worker, count in before.items()) and time.monotonic() < end:
+        time.sleep(0.001)
+    after = all_sleep()
+    assert len(before) == 3
+    assert all(after[worker] > count for worker, count in before.items()), f"slept {before}, after a summons {after}"
+    assert computes_right()
+
+
+def test_summonses_while_others_compute_and_the_number_of_threads_changes():
+    stop = threading.Event()
+
+    def work(number):
+        if number == 0:
+            for count in (2, 3, 4) * 5:
+                convbench.set_num_threads(count)
+                time.sleep(0.01)
+            stop.set()
+        while number == 1 and not stop.is_set():
+            parallel.summoner(2)()
+        return number < 2 or all(computes_right(rounds=5) for _ in iter(stop.is_set, True))
+
+    assert all(in_threads(4, work))
+
+
 def test_threads_with_layers_of_their_own():
     assert all(in_threads(6, computes_right))
 

@@ -103,7 +103,7 @@ class DensePlan(Framed):
         self._pack(weight, bias)
         self._cut()
         self._frames = []
-        self._call = parallel.caller()
+        self._call, self.summon = parallel.caller(), parallel.summoner(len(self._tasks))
         self._frames.append(self._new_frame())
         self._scratch_bytes = self._frames[0].scratch.nbytes
 

@@ -33,6 +33,8 @@ class FramePlan:
     ----------
     nbytes : int
         Bytes of arrays and scratch.
+    summon : callable or None
+        See `convbench.engine.Plan`.
     """
 
     def __init__(self, function, names, words, arrays, tasks, scratch_bytes):
@@ -43,7 +45,7 @@ class FramePlan:
         self._words = np.array([0] * pool_code.FRAME_HEAD + [known[name] for name in names], np.int64)
         self._words[[pool_code.FRAME_FUNCTION // 8, pool_code.FRAME_TASKS // 8]] = function, tasks
         self._scratch_word = pool_code.FRAME_HEAD + names.index("scratch")
-        self._call = parallel.caller()
+        self._call, self.summon = parallel.caller(), parallel.summoner(tasks)
         self._frames = [self._new_frame(1)]
 
     def _new_frame(self, threads):

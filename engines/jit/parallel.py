@@ -33,6 +33,7 @@ from .pool_code import (
     posix_threads,
     write_call,
     write_seize,
+    write_summon,
     write_worker,
 )
 from .target import target
@@ -125,6 +126,17 @@ def caller():
     """``call(frame_address, id(x), id(out))``: sets the frame's arrays and runs its tasks on the free threads."""
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     return kind(address("call", (), target(), lambda module: write_call(module, _pool.memory.ctypes.data)))
+
+
+def summoner(tasks):
+    """``summon()``: wakes the workers for a call that comes at once; None where it has but one task."""
+    return _summon() if tasks > 1 and posix_threads() else None
+
+
+@functools.cache
+def _summon():
+    kind = ctypes.CFUNCTYPE(None)
+    return kind(address("summon", (), target(), lambda module: write_summon(module, _pool.memory.ctypes.data)))
 
 
 _pool = _Pool()

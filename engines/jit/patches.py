@@ -69,7 +69,7 @@ class PatchPlan(Framed):
         needed = kernels.SCRATCH_HEAD + layout.block_bytes() + machine.vector_bytes
         self._scratch_bytes = -(-needed // ALIGN) * ALIGN + ALIGN
         self._function = patches_kernel.task_address(spec.dtype, layout.stride[2], machine)
-        self._call = parallel.caller()
+        self._call, self.summon = parallel.caller(), parallel.summoner(len(self._tasks))
         self._frames = [self._new_frame()]
 
     @property

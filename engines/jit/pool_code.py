@@ -23,6 +23,8 @@ SPIN_NANOSECONDS = 200_000
 #: A worker that begins later than this after it was woken shares its core, and what a worker that comes in time may
 #: watch longer than before.
 LATE_NANOSECONDS, PATIENCE_STEP = 40_000, 2_000
+#: How long a worker that was summoned watches for the job, at least: longer than the Python between the two.
+SUMMONED_NANOSECONDS = 50_000
 #: How long a caller watches for the tasks of others before it gives up its processor, which they may need.
 AWAIT_NANOSECONDS = 500_000
 #: How often it looks, meanwhile, for one that has no processor.
@@ -35,7 +37,7 @@ MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
 JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, WOKEN, THREADS, PROCESSOR, GUEST = (
     128 * i for i in range(14)
 )
-FIRST_HALF, SECOND_HALF, HANDLES = (128 * i for i in range(14, 17))
+FIRST_HALF, SECOND_HALF, SUMMONS, HANDLES = (128 * i for i in range(14, 18))
 MAX_WORKERS = 1023
 # A line for each thread, the caller's first: whether it has a task, its number in the system, the processor time that
 # it had when a waiting caller last looked.
@@ -128,14 +130,17 @@ def _drain(code, pool, worker):
     code.repeat(claim)
 
 
-def _watch(code, pool, time, patience):
-    """Spin until there is a task, at most `patience` nanoseconds; then sleep until there is one, or the end.
+def _watch(code, pool, time, patience, summons):
+    """Spin until there is a task, at most `patience` nanoseconds; then sleep until there is one, a summons, or the end.
 
     Who spins beside another library's spinning threads uses up its share of the core, and is not let in when
     there is work.  So a worker that was woken and came late is impatient: it sleeps at once next time, and watches
     a little longer every time that it comes in time.
     """
-    deadline = _clock(code, time) + patience.load()
+    summoned = get(pool + SUMMONS)
+    least = summoned.compare("!=", summons.load()).choose(SUMMONED_NANOSECONDS, 0)
+    summons.store(summoned)
+    deadline = _clock(code, time) + patience.load().most(least)
 
     def spin(_):
         with code.when(_no_task(pool)):
@@ -146,7 +151,8 @@ def _watch(code, pool, time, patience):
         return _no_task(pool) & _clock(code, time).compare("<", deadline)
 
     def idle():
-        asleep = _no_task(pool) & get(pool + STOP).compare("==", 0)
+        stays = get(pool + STOP).compare("==", 0) & get(pool + SUMMONS).compare("==", summons.load())
+        asleep = _no_task(pool) & stays
         with code.when(asleep):
             code.external("pthread_cond_wait", [pool + WAKE, pool + LOCK])
         return asleep
@@ -168,14 +174,15 @@ def write_worker(module):
     code = Code(module, "worker", target(), "p", result=True)
     (pool,) = code.arguments
     scheduling.come_soon(code)
-    time, patience = code.stack(16), code.stack(8)
+    time, patience, summons = code.stack(16), code.stack(8), code.stack(8)
     patience.store(SPIN_NANOSECONDS)
+    summons.store(get(pool + SUMMONS))
     number = add(pool + THREADS, 1) + 1
     if scheduling.knows_threads():
         (pool + LINES + number * LINE_BYTES + THREAD).store(scheduling.thread_number(code))
 
     def live():
-        _watch(code, pool, time, patience)
+        _watch(code, pool, time, patience, summons)
         _drain(code, pool, number)
         with code.when(get(pool + GUEST).compare("==", number)):  # of the caller's processor: leave it soon
             patience.store(0)
@@ -197,8 +204,7 @@ def posix_threads():
 
 def _publish(code, pool, frame, tasks):
     """Put up a job and wake the workers that sleep."""
-    if hasattr(ctypes.CDLL(None), "sched_getcpu"):
-        scheduling.make_way(code, pool + PROCESSOR, pool + HANDLES, (pool + THREADS).load())
+    _make_way(code, pool)
     (pool + FUNCTION).store((frame + FRAME_FUNCTION).load())
     (pool + FRAME).store(frame)
     threads = (frame + FRAME_THREADS).load()
@@ -208,10 +214,35 @@ def _publish(code, pool, frame, tasks):
     serial = (get(pool + JOB) >> 32) + 1
     put(pool + JOB, (serial << 32) + tasks)
     with code.when(get(pool + SLEEPERS).compare(">", 0)):
-        (pool + WOKEN).store(_clock(code, code.stack(16)))
-        code.external("pthread_mutex_lock", [pool + LOCK])
-        code.external("pthread_cond_broadcast", [pool + WAKE])
-        code.external("pthread_mutex_unlock", [pool + LOCK])
+        _wake(code, pool)
+
+
+def _make_way(code, pool):
+    if hasattr(ctypes.CDLL(None), "sched_getcpu"):
+        scheduling.make_way(code, pool + PROCESSOR, pool + HANDLES, (pool + THREADS).load())
+
+
+def _wake(code, pool):
+    """Wake the workers that sleep, without the lock, which they need then; who is about to sleep has it until he does."""
+    (pool + WOKEN).store(_clock(code, code.stack(16)))
+    code.external("pthread_mutex_lock", [pool + LOCK])
+    code.external("pthread_mutex_unlock", [pool + LOCK])
+    code.external("pthread_cond_broadcast", [pool + WAKE])
+
+
+def write_summon(module, memory):
+    """``void summon(void)``: a job comes in some microseconds, in which the workers that sleep wake up.
+
+    Nothing where another caller has them.  `memory` is the pool's address.
+    """
+    code = Code(module, "summon", target(), "")
+    pool = code.pointer(memory)
+    with code.when(get(pool + SLEEPERS).compare(">", 0)), code.when(_swap_if(pool + OWNER, 0, 1)):
+        _make_way(code, pool)
+        add(pool + SUMMONS, 1)
+        _wake(code, pool)
+        put(pool + OWNER, 0)
+    code.finish()
 
 
 def _await(code, pool, tasks):

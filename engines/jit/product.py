@@ -150,7 +150,7 @@ class ProductPlan(Framed):
         self._rows = self._row_table()
         self._tasks = self._task_table()
         self._kernels = self._compile()
-        self._call = parallel.caller()
+        self._call, self.summon = parallel.caller(), parallel.summoner(len(self._tasks))
         self._frames = [self._new_frame()]
 
     @property

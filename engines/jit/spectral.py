@@ -69,6 +69,7 @@ class SpectralPlan:
         self._runs, self._frames = self._separate() if fft_tiles.separate(spec) else self._mixed()
         self._addresses = [frame.ctypes.data for frame in self._frames]
         self.nbytes = sum(array.nbytes for array in self._held)
+        self.summon = parallel.summoner(max(frame[FRAME_TASKS // 8] for frame in self._frames))
 
     def __call__(self, x, out):
         """Compute the convolution of `x` into `out`, both C-contiguous; nothing is checked."""

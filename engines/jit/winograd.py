@@ -86,7 +86,8 @@ class WinogradPlan:
         self._tabulate()
         self._pack(np.asarray(weight, np.float64).reshape(*weight.shape[:2], *taps), bias)
         self._steps = self._shared_steps() if self._shares else self._block_steps()
-        self._call = parallel.caller()
+        most = max(len(tasks) for _, tasks in self._steps)
+        self._call, self.summon = parallel.caller(), parallel.summoner(most)
         self._frames = [self._new_frame()]
         self._scratch_bytes = self._frames[0].nbytes
 
