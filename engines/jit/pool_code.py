@@ -223,7 +223,7 @@ def _make_way(code, pool):
 
 
 def _wake(code, pool):
-    """Wake the workers that sleep, without the lock, which they need then; who is about to sleep has it until he does."""
+    """Wake the workers that sleep, without the lock: they need it then.  Who is about to sleep has it until he does."""
     (pool + WOKEN).store(_clock(code, code.stack(16)))
     code.external("pthread_mutex_lock", [pool + LOCK])
     code.external("pthread_mutex_unlock", [pool + LOCK])

@@ -67,8 +67,8 @@ class Frame:
 class Framed:
     """A plan that keeps its frames and takes one for each call, so concurrent calls never share scratch.
 
-    A subclass makes frames in `_new_frame`, puts the first into `_frames`, the pool's caller into `_call`, and its summoner
-    into `summon`.
+    A subclass makes frames in `_new_frame`, and puts the first into `_frames`, the pool's caller into `_call`, its
+    summoner into `summon`.
     """
 
     def __call__(self, x, out):
