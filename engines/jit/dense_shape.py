@@ -109,8 +109,8 @@ class Shape:
     def k_ranges(self, first_row, last_row, first_column, last_column):
         """The k of tiles between these output rows and columns that meet more than padding, per (slice, row, column).
 
-        With taps along the depth, whole slices are left out, otherwise rows; and taps of a row where columns come
-        in parts.  As `k`, `k_end`, `k_step`, `k_low` and `k_high` of a position.
+        With taps along the depth, whole slices are left out, and rows by tiles at the edge; otherwise rows; and taps of
+        a row where columns come in parts.  As `k`, `k_end`, `k_step`, `k_low` and `k_high` of a position.
         """
         axis = 0 if self.kernel[0] > 1 else 1
         slices = np.arange(self.output[0])[:, None, None]
@@ -122,6 +122,11 @@ class Shape:
         if len(self.column_parts) > 1:
             low, high = (tap * self.group_channels for tap in self._tap_range(2, first_column, last_column))
             step = self.group_channels * self.kernel[2]
+        elif axis == 0:
+            row, row_end = self._tap_range(1, first_row[:, None], last_row[:, None])
+            all_rows, per_row = row_end - row == self.kernel[1], per_tap // self.kernel[1]
+            low, high = row * per_row, np.where(all_rows, high, row_end * per_row)
+            step = np.where(all_rows, step, per_tap)
         nothing = end == begin
         high = np.where(nothing, low, high)
         return {"k": begin, "k_end": end + nothing, "k_step": step, "k_low": low, "k_high": high}
