@@ -125,6 +125,22 @@ def dense_specs(draw, formats=("channels_first", "channels_last")):
 
 
 @st.composite
+def dilated_specs(draw):
+    """Kernels about as large as what they see: columns in parts, and rows of input that no tap of a band meets."""
+    ndim = draw(st.integers(1, 3))
+    axes = []
+    for axis in range(ndim):
+        dilation, kernel = draw(st.integers(2, 8)), draw(st.sampled_from((2, 3)))
+        low, high = draw(st.integers(0, dilation)), draw(st.integers(0, dilation))
+        if draw(st.booleans()) or axis == ndim - 1:
+            low = high = dilation
+        size = max(1, dilation * (kernel - 1) + 1 - low - high) + draw(st.integers(0, 24 if axis == ndim - 1 else 6))
+        axes.append((size, kernel, draw(st.sampled_from((1, 1, 1, 2))), dilation, (low, high)))
+    filters = draw(st.sampled_from((1, 8, 17)))
+    return _spec(draw, draw(st.sampled_from((1, 1, 2))), draw(st.integers(1, 20)), filters, axes)
+
+
+@st.composite
 def product_specs(draw):
     """Pointwise, channels first."""
     ndim, groups = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2, 3)))
@@ -306,6 +322,12 @@ def small_blocks():
     dense.cache_bytes = dense_layout.cache_bytes = product.cache_bytes = lambda level=2: SMALL_CACHE
 
 
+def turned_copies():
+    """Copies of any number of channels, which are turned where columns come in parts; in bands of a few rows."""
+    small_blocks()
+    dense_layout.LEAST_TURNED = 1
+
+
 def small_patches():
     """Several blocks of patches."""
     patches_layout.PATCH_BYTES, patches_layout.ROOM_BYTES = SMALL_BLOCK, 2 * SMALL_BLOCK
@@ -364,6 +386,7 @@ fft = {"rule": partial(by_engine, "fft"), "most_macs": 10 * MOST_MACS, "takes": 
 FAMILIES = {
     "dense": Family(dense_specs, dense.DensePlan),
     "dense in blocks of k": Family(dense_specs, dense.DensePlan, small_blocks),
+    "dense dilated": Family(dilated_specs, dense.DensePlan, turned_copies),
     "product": Family(product_specs, product.ProductPlan),
     "product in blocks of k": Family(product_specs, product.ProductPlan, small_blocks),
     "depthwise": Family(depthwise_specs, depthwise.DepthwisePlan),

@@ -21,7 +21,7 @@ from convbench import settings
 
 from . import dense_kernel as kernels
 from . import parallel
-from .dense_layout import Layout, shared
+from .dense_layout import Layout, shared, turns
 from .dense_shape import BAND_SHARE, Shape
 from .dense_tiling import Machine, choose, in_halves, parts, runs
 from .records import ALIGN, Frame, Framed, aligned, table
@@ -84,7 +84,7 @@ class DensePlan(Framed):
         self._lanes = self._target.lanes(spec.dtype)
         self._shape = shape = Shape.of(spec)
         self._group_vectors = math.ceil(shape.out_channels // shape.groups / self._lanes)
-        lanes, bases = (1, BASE_REGISTERS) if shape.last else (self._lanes, MANY)
+        lanes, bases = 1 if shape.last else self._lanes, BASE_REGISTERS if shape.last or turns(shape) else MANY
         threads = 1 if shape.last else settings.get_num_threads()  # whose number must not decide the order of k
         far = shape.far_weights(self._itemsize)
         machine = Machine(self._target.registers, self._target.multiplies, lanes, bases, threads, far)
@@ -145,7 +145,7 @@ class DensePlan(Framed):
         _, channel, *far = self._layout.read_strides
         depth, height, width = (
             np.arange(size) * dilation * step
-            for size, dilation, step in zip(shape.kernel, shape.dilation, far, strict=True)
+            for size, dilation, step in zip(shape.kernel, self._layout.tap_distances(), far, strict=True)
         )
         lines, channels = np.add.outer(depth, height).ravel(), np.arange(shape.group_channels) * channel
         weight = weight.reshape(shape.groups, -1, shape.group_channels, len(lines), len(width))
@@ -211,10 +211,15 @@ class DensePlan(Framed):
         """
         if are_far(self._weights.nbytes):
             return "weights"
-        return "nothing" if self._shape.last else "outputs"
+        return "nothing" if self._reads_last else "outputs"
+
+    @property
+    def _reads_last(self):
+        """Whether the channels of what kernels read are innermost."""
+        return self._shape.last or self._layout.turned
 
     def _kernel(self, rows, columns, channels):
-        tile = kernels.Tile(rows, columns, channels, self._dtype, self._tiling.run, self._shape.last, self._asks())
+        tile = kernels.Tile(rows, columns, channels, self._dtype, self._tiling.run, self._reads_last, self._asks())
         return kernels.kernel_address(tile, self._target)
 
     def _position_table(self, kinds):
@@ -356,6 +361,6 @@ class DensePlan(Framed):
         partials = most * self._partial_bytes if self._k_block < self._shape.k_count else 0
         constants = {**self._constants(), "partial_at": partial_at}
         constants["store"] = kernels.store_address(self._dtype, self._shape.last, self._target)
-        function = kernels.task_address(self._dtype, self._target)
+        function = kernels.task_address(self._dtype, self._layout.turned, self._target)
         scratch_bytes = partial_at + partials + 2 * ALIGN
         return Frame(kernels.FRAME, constants, function, len(self._tasks), scratch_bytes, settings.get_num_threads())

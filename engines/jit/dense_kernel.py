@@ -15,8 +15,9 @@ multiply-adds, where single taps take 42 and 6.
 import dataclasses
 
 from . import compile as compiler
+from .dense_copy import SCRATCH_HEAD, Lines, TurnedLines, copy_once
 from .dense_tiling import PIXELS_PER_BASE, Run
-from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
+from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .records import Record, size, slots
 from .transpose import transposed
 from .vector import Code, Kind
@@ -26,8 +27,8 @@ from .weights_ahead import LINE_BYTES, ask
 FRAME = slots(
     "offsets weights bias positions blocks tasks kernels store k_count k_block "
     "x_row x_pixel out_row out_pixel out_channel "
-    "copying scratch scratch_bytes partial_at partial_bytes copy_at copy_slices copy_rows depth height "
-    "slice_from row_from line_from slice_to row_to line_to",
+    "copying scratch scratch_bytes partial_at partial_bytes copy_at copy_slices copy_taps copy_rows tap_step "
+    "depth height slice_from row_from line_from slice_to row_to line_to",
     FRAME_HEAD,
 )
 #: A place in the output: where its tile's input and output begin, which row of the kernel table it takes,
@@ -48,12 +49,6 @@ TILE = slots(
     "x ahead weights offsets k_count start start_step sums out channels vectors bytes runs length "
     "asked asked_step asked_last"
 )
-
-#: In front of a worker's scratch: the key of what it holds.
-SCRATCH_HEAD = 64
-#: The copy asks for input this many lines ahead: 64 -> 64 at 56x56, batch 8, 3x3, 4 lines 466, 8 474, 16 472; 128 ->
-#: 128 at 77x96, stride 2, 465, 473, 465 GFLOP/s; 64 -> 64 at 224x224 the same (Zen 5, November 2026).
-LINES_AHEAD = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +90,9 @@ def store_address(dtype, channels_last, target):
     return compiler.address("store", (dtype, channels_last), target, lambda module: write(module, dtype, target))
 
 
-def task_address(dtype, target):
-    """The compiled driver, ``void task(frame, number, worker)``, the same for every plan of a dtype."""
-    return compiler.address("task", dtype, target, lambda module: write_task(module, dtype, target))
+def task_address(dtype, turned, target):
+    """The compiled driver, ``void task(frame, number, worker)``, the same for every plan of a dtype and way to copy."""
+    return compiler.address("task", (dtype, turned), target, lambda module: write_task(module, dtype, turned, target))
 
 
 def write_kernel(module, tile, target):
@@ -240,7 +235,7 @@ def write_store_channels_first(module, dtype, target):
     code.finish()
 
 
-def write_task(module, dtype, target):
+def write_task(module, dtype, turned, target):
     """Write the driver: pad the input where it must be, then blocks of channels, of k, and positions, innermost."""
     code = Code(module, "task", target, "pii")
     frame, number, worker = code.arguments
@@ -250,8 +245,9 @@ def write_task(module, dtype, target):
     out = (frame + FRAME_OUTPUT).load_pointer() + task["out"]
     scratch = fixed.pointer("scratch") + worker * fixed["scratch_bytes"]
     copying = fixed["copying"].compare("!=", 0)
+    lines = TurnedLines if turned else Lines
     with code.when(copying):
-        _copy_once(code, frame, fixed, task, source, scratch, code.vector(dtype))
+        copy_once(code, frame, fixed, task, source, scratch, lines(code, fixed, task, code.vector(dtype)))
     x = copying.choose(scratch + SCRATCH_HEAD + task["shift"], source)
     partials = scratch + fixed["partial_at"]
     kind = code.vector(dtype)
@@ -316,69 +312,3 @@ def _one_tile(code, fixed, block, position, call, k, last):
     with code.when(last):
         call["runs"], call["length"] = position["runs"], position["length"]
         code.call(fixed.pointer("store"), [fixed.at, call.at])
-
-
-def _copy_once(code, frame, fixed, task, source, scratch, kind):
-    """Copy the task's part of the input into the worker's scratch, unless this call already did for this worker.
-
-    Zeros left and right of the data are there from the start; a row that lies outside of the image is
-    filled with zeros.
-    """
-    key = task["key"] + ((frame + FRAME_SERIAL).load() << 32)
-    with code.when(scratch.load().compare("!=", key)):
-        scratch.store(key)
-        data = scratch + SCRATCH_HEAD + fixed["copy_at"]
-        lines = _Lines(code, fixed, task, kind)
-
-        def over_slices(slice_number):
-            z = task["slice"] + slice_number
-
-            def over_rows(row_number):
-                y = task["row"] + row_number
-                inside = (z.compare(">=", 0) & z.compare("<", fixed["depth"])) & (
-                    y.compare(">=", 0) & y.compare("<", fixed["height"])
-                )
-                begin = source + task["first"] + fixed["slice_from"] * z + fixed["row_from"] * y
-                end = data + fixed["slice_to"] * slice_number + fixed["row_to"] * row_number
-                with code.either(inside) as (copied, zero):
-                    with copied:
-                        lines.fill(end, begin)
-                    with zero:
-                        lines.fill(end)
-
-            code.loop(fixed["copy_rows"], over_rows)
-
-        code.loop(fixed["copy_slices"], over_slices)
-
-
-class _Lines:
-    """The lines of one row of the copy; what is the same for all of them is computed once."""
-
-    def __init__(self, code, fixed, task, kind):
-        self.code, self.kind, self.count = code, kind, task["lines"]
-        self.step_from, self.step_to = fixed["line_from"], fixed["line_to"]
-        self.ahead = self.step_from * LINES_AHEAD
-        self.full = (task["length"] >> kind.lanes.bit_length() - 1) * kind.lanes
-        rest = task["length"] - self.full
-        self.mask, self.has_rest = code.mask(rest, kind), rest.compare("!=", 0)
-
-    def fill(self, there, here=None):
-        """Copy the lines from `here` on, or write zeros."""
-        code, kind = self.code, self.kind
-
-        def over_lines(_, to, start=None):
-            def whole(i):
-                if start:
-                    code.prefetch(start + self.ahead + i * kind.itemsize)
-                (to + i * kind.itemsize).store((start + i * kind.itemsize).load(kind) if start else code.zero(kind))
-
-            code.loop(self.full, whole, step=kind.lanes)
-            with code.when(self.has_rest):
-                at = self.full * kind.itemsize
-                if start:
-                    code.prefetch(start + self.ahead + at)
-                value = (start + at).load(kind, self.mask) if start else code.zero(kind)
-                (to + at).store(value, self.mask)
-            return [to + self.step_to, *([start + self.step_from] if start else ())]
-
-        code.loop(self.count, over_lines, [there, here] if here else [there])

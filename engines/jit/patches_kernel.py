@@ -1,7 +1,7 @@
 """The generated code of `patches`: gather a block of the patch matrix, then run a product's frame on it."""
 
 from . import compile as compiler
-from .dense_kernel import SCRATCH_HEAD
+from .dense_copy import SCRATCH_HEAD
 from .pool_code import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_TASKS
 from .records import Record, size, slots
 from .transpose import SHUFFLED_STRIDE, deinterleaved
