@@ -237,11 +237,11 @@ class DensePlan(Framed):
         x = ((row - base) * shape.stride[1] * x_row)[:, None] + column * shape.stride[2] * x_pixel
         out = (row * out_row)[:, None] + column * out_pixel
         slices = np.arange(shape.output[0])[:, None, None]
-        x_slice = 0 if layout.copying else x_slice * shape.stride[0]
+        copied = np.repeat(layout.first_slices(), layout.slice_groups)[:, None, None] if layout.copying else 0
         joined = len(columns) == 1 and not shape.last
         heights, widths = np.array(tiling.rows)[:, None], columns
         rows = {
-            "x": (slices * x_slice + x) * item,
+            "x": ((slices - copied) * shape.stride[0] * x_slice + x) * item,
             "out": (slices * out_slice + out) * item,
             "kernel": kind,
             **shape.k_ranges(row, row + tiling.rows - 1, column, column + columns - 1),
@@ -255,7 +255,7 @@ class DensePlan(Framed):
         """Where tasks' positions end: with (slice and band), anywhere if there is one row or nothing is copied."""
         shape, layout, columns = self._shape, self._layout, len(self._tiling.columns)
         if layout.copying and shape.output[1] > 1:
-            return np.cumsum(np.tile(layout.band_groups, shape.output[0])) * columns
+            return np.cumsum(np.outer(layout.slice_groups, layout.band_groups)) * columns
         if layout.copying:
             others = shape.batch * shape.output[0] * len(self._blocks)
             pieces = in_halves(parts(columns, min(columns, math.ceil(layout.wanted_tasks() / others))))
@@ -279,7 +279,7 @@ class DensePlan(Framed):
         image = np.arange(shape.batch)[:, None, None]
         part = np.arange(len(ends))[:, None]
         begin = np.array([begin for begin, _ in layout.bands()])
-        pieces = len(ends) // (shape.output[0] * len(begin)) if layout.copying else 1
+        pieces = len(ends) // (len(layout.slice_groups) * len(begin)) if layout.copying else 1
         band = part // pieces
         block, block_end = self._chunks(len(ends))
         per_group = len(self._tiling.vectors)
@@ -294,7 +294,8 @@ class DensePlan(Framed):
             "position_end": ends[:, None],
             "block": block,
             "block_end": block_end,
-            "slice": band // len(begin) * shape.stride[0] - shape.padding[0][0],
+            "slice": np.take(layout.first_slices(), band // len(begin), mode="clip") * shape.stride[0]
+            - shape.padding[0][0],
             "row": begin[band % len(begin)] * shape.stride[1] - shape.padding[1][0],
             "lines": shape.spatial[2] if shape.last else count,
             "length": count if shape.last else shape.spatial[2],
