@@ -237,11 +237,12 @@ class DensePlan(Framed):
         x = ((row - base) * shape.stride[1] * x_row)[:, None] + column * shape.stride[2] * x_pixel
         out = (row * out_row)[:, None] + column * out_pixel
         slices = np.arange(shape.output[0])[:, None, None]
-        copied = np.repeat(layout.first_slices(), layout.slice_groups)[:, None, None] if layout.copying else 0
+        begin = np.repeat(layout.first_slices(), layout.slice_groups)[:, None, None] if layout.copying else 0
+        outside = 0 if layout.copying else shape.padding[0][0]
         joined = len(columns) == 1 and not shape.last
         heights, widths = np.array(tiling.rows)[:, None], columns
         rows = {
-            "x": ((slices - copied) * shape.stride[0] * x_slice + x) * item,
+            "x": (((slices - begin) * shape.stride[0] - outside) * x_slice + x) * item,
             "out": (slices * out_slice + out) * item,
             "kernel": kind,
             **shape.k_ranges(row, row + tiling.rows - 1, column, column + columns - 1),

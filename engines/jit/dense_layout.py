@@ -96,7 +96,7 @@ class Layout:
         """
         shape = self._shape
         apart = not shape.last and shape.output[1] > 1 and math.prod(shape.kernel) > 1
-        return bool(np.any(shape.padding)) or apart or conflict(self.x_strides, shape.spatial, self._itemsize)
+        return bool(np.any(shape.padding[1:])) or apart or conflict(self.x_strides, shape.spatial, self._itemsize)
 
     def _extent(self, axis, outputs):
         """Inputs along `axis` that `outputs` neighbouring outputs see."""

@@ -66,6 +66,8 @@ class Shape:
         elif pointwise and not last:
             width = _longest_row(pixels, spec.in_channels // spec.groups * itemsize)
             spatial = output = (1, pixels // width, width) if width > spatial[2] else spatial
+        elif not last and set(kernel[1:]) == set(stride[1:]) == {1} and not np.any(padding[1:]):
+            spatial, output = ((depth, 1, height * width) for depth, height, width in (spatial, output))
         return cls(
             batch,
             spec.in_channels,
