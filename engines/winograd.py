@@ -14,7 +14,8 @@ than the direct sum; ``winograd`` with F(4, 3), also beside F(2, 3), and F(2, 5)
 and F(2, 7).  Each takes its tile with the least predicted time, and `rtol` decides which of them may be chosen.
 
 A strided convolution is computed as one of stride 1 and smaller kernels, with its phases as channels
-(`jit.winograd_strides`), a dilated one as a batch of undilated ones (`phases`).
+(`jit.winograd_strides`), a dilated one as a batch of undilated ones (`phases`), and a volume whose kernel sees a slice
+at a time as a batch of slices.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Winograd(Engine):
     """F(m, r) with m + r - 1 = 5 or 6 along at least one dimension, by code generated for the tile."""
 
     name = "winograd"
-    version = "3"
+    version = "4"
     summary = "minimal filtering, tiles of 5 or 6 products along a dimension"
     products = (5, 6)
     error_measure = "l2"
@@ -80,8 +81,13 @@ class Winograd(Engine):
         """One and two dimensions, strides to `MOST_STRIDE`, 2 to 7 taps of a phase along at least one of them."""
         if spec.dtype not in DTYPES:
             return f"{self.name} computes {' and '.join(DTYPES)}, not {spec.dtype}"
-        if spec.ndim > 2:
-            return f"{self.name} computes one and two dimensions, not {spec.ndim}"
+        if spec.ndim > 2 and not _by_slices(spec):
+            return (
+                f"{self.name} computes one and two dimensions, and undilated kernels of one slice with stride 1 and no "
+                f"padding along the depth, not kernel {spec.kernel}, stride {spec.stride}, padding {spec.padding}, "
+                f"dilation {spec.dilation}"
+            )
+        spec = planes(spec)
         if max(spec.stride) > MOST_STRIDE:
             return f"{self.name} computes strides to {MOST_STRIDE}, not {spec.stride}"
         if set(spec.stride) != {1} and is_dilated(spec):
@@ -104,6 +110,7 @@ class Winograd(Engine):
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
         """Transformed and plain weights, phases, transformed tiles: a cache of them per thread, or rounds of them."""
+        spec = planes(spec)
         outputs, copies = self._outputs(spec), copies_bytes(spec)
         spec = undilated(spec)
         products, both = _products(spec, outputs), phases(axes(spec))
@@ -117,12 +124,14 @@ class Winograd(Engine):
 
         C counts every phase of a channel.
         """
+        spec = planes(spec)
         grown = math.prod(itertools.starmap(growth, zip(self._outputs(spec), axes(spec), strict=True)))
         summed = 1 + math.sqrt(spec.weight_shape[1] * phases(axes(spec))) * SUM_GROWTH
         return unit_roundoff(spec.dtype) * (grown * summed + UNROUNDED_GUARD)
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """Products in registers and both transforms, or weights and arrays through memory; copies of phases."""
+        spec = planes(spec)
         inner = undilated(spec)
         outputs = _fastest(inner, self.products, replace(machine, threads=machine.cores))
         seconds = _seconds(inner, outputs, machine)
@@ -130,7 +139,7 @@ class Winograd(Engine):
 
     def plan(self, spec: ConvSpec, weight: np.ndarray, bias: np.ndarray | None = None):
         """Transform the weight and generate what kernels are not there yet."""
-        return _Plan(spec, weight, bias, self._outputs(spec))
+        return _Plan(spec, weight, bias, self._outputs(planes(spec)))
 
     def _outputs(self, spec):
         """The tile, whatever the number of threads that are used: results do not depend on it."""
@@ -151,6 +160,19 @@ class Winograd8(Winograd):
     name = "winograd8"
     summary = "minimal filtering, tiles of 7 or 8 products along a dimension: the least exact ones"
     products = (7, 8)
+
+
+def _by_slices(spec):
+    """Whether each slice of the output is a convolution of one slice of the input."""
+    return spec.kernel[0] == spec.stride[0] == 1 and not any(spec.padding[0]) and not is_dilated(spec)
+
+
+def planes(spec):
+    """The batch of slices that a volume is; problems of fewer dimensions as they are."""
+    if spec.ndim < 3:
+        return spec
+    per_axis = ("spatial", "kernel", "stride", "padding", "dilation")
+    return spec.replace(batch=spec.batch * spec.spatial[0], **{name: getattr(spec, name)[1:] for name in per_axis})
 
 
 @lru_cache
@@ -231,7 +253,9 @@ class _Plan:
         with forks.held_off:
             from .jit.winograd import WinogradPlan
 
-        self._fast = WinogradPlan(undilated(spec), weight, bias, outputs=outputs)
+        images, slices = planes(spec), spec.spatial[0] if spec.ndim > 2 else 1
+        filters = weight.reshape(images.weight_shape)
+        self._fast = WinogradPlan(undilated(images), filters, bias, outputs=outputs, slices=slices)
         if is_dilated(spec):
             self._fast = PhasedPlan(spec, self._fast)
         self._given = spec, np.array(weight), None if bias is None else np.array(bias)

@@ -44,6 +44,7 @@ from convbench.engines.jit.target import target
 from convbench.engines.jit.winograd_matrices import MOST_PRODUCTS, growth
 from convbench.engines.jit.winograd_strides import Axis, axes
 from convbench.engines.lowrank import factorise
+from convbench.engines.winograd import planes
 from convbench.verify import expected, measured_error
 
 EXAMPLES = 60
@@ -202,12 +203,14 @@ def separable_plan(spec, weight, bias, isa):
 
 @st.composite
 def winograd_specs(draw):
-    """Strides to four, dilation 1, up to seven taps."""
+    """Strides to four, dilation 1, up to seven taps; also slices of volumes."""
     ndim, groups = draw(st.integers(1, 2)), draw(st.sampled_from((1, 1, 2, 3)))
     strides = draw(st.sampled_from(((1,), (1, 2, 3, 4))))
     axes = _axes(draw, ndim, {1: 7, 2: 7}, {1: 200, 2: 30}, strides, draw(st.sampled_from((0, 1, 3))))
     axes = [(max(size, 1 + k - sum(pads)), k, s, 1, pads) for size, k, s, _, pads in axes]
     filters = draw(st.sampled_from((1, 3, 8, 13, 30)))
+    if ndim == 2 and draw(st.booleans()):
+        axes.insert(0, (draw(st.integers(1, 3)), 1, 1, 1, (0, 0)))
     return _spec(draw, groups, draw(st.integers(1, 12)), filters, axes)
 
 
@@ -215,9 +218,11 @@ def winograd_plan(way):
     """Plans with tiles of any size that fits, the same ones for the same problem."""
 
     def make(spec, weight, bias, isa):
-        taps = [axis.reduced for axis in axes(spec)]
+        images, slices = planes(spec), spec.spatial[0] if spec.ndim > 2 else 1
+        taps = [axis.reduced for axis in axes(images)]
         outputs = tuple(1 if r == 1 else 2 + spec.macs % max(1, MOST_PRODUCTS - r) for r in taps)
-        return winograd.WinogradPlan(spec, weight, bias, outputs=outputs, way=way, isa=isa)
+        weight = weight.reshape(images.weight_shape)
+        return winograd.WinogradPlan(images, weight, bias, outputs=outputs, way=way, slices=slices, isa=isa)
 
     return make
 

@@ -58,6 +58,11 @@ GRID = (
     problem((4, 5, 6), (2, 1, 3), stride=(2, 1, 2), padding=((1, 0), (0, 0), (2, 1))),
     problem((7, 6, 8), (2, 3, 2), dilation=(3, 2, 1), channels=(4, 6), groups=2),
     problem((2, 3, 2), (3, 5, 4), batch=1, padding=2),
+    # three, of which some are only passed through
+    problem((3, 9, 10), (1, 3, 3), channels=(4, 6), groups=2, padding=(0, 1, 1)),
+    problem((4, 13, 9), (1, 5, 3), stride=(1, 2, 1), padding=((0, 0), (3, 1), (0, 2))),
+    problem((6, 5, 7), (3, 1, 1), channels=(18, 20), padding=((2, 1), (0, 0), (0, 0))),
+    problem((9, 3, 4), (2, 1, 1), stride=(3, 1, 1), dilation=(2, 1, 1), padding=((0, 1), (0, 0), (0, 0))),
     # nothing to do
     problem((6, 6), (3, 3), batch=0),
     problem((5,), (2,), channels=(3, 0)),

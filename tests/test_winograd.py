@@ -244,6 +244,8 @@ def test_rtol_decides_the_tile():
         (problem((9, 9), (1, 1)), "2 to 7 taps"),
         (problem((9, 9), (8, 3)), "2 to 7 taps"),
         (problem((9, 9, 9), (3, 3, 3)), "one and two dimensions"),
+        (problem((9, 9, 9), (1, 3, 3)), "padding along the depth"),
+        (problem((9, 19, 19), (1, 3, 3), padding=(0, 1, 1), dilation=(1, 2, 2)), "undilated"),
         (problem((9, 9), dtype="float16"), "float16"),
     ],
     ids=str,

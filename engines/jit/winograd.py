@@ -56,6 +56,8 @@ class WinogradPlan:
     bias : ndarray, shape (out_channels,), optional
     outputs : tuple of int
         m of F(m, r), per spatial dimension; r are the taps of a phase (`winograd_strides`).
+    slices : int
+        The batch's images are slices of volumes of so many, which lie (N, C, slices, *spatial) in memory.
     way : str, optional
         "fused", "pieces" or "shared"; by default the one that fits the cache.
     isa : str, optional
@@ -71,10 +73,10 @@ class WinogradPlan:
     Concurrent calls are safe; each takes scratch of its own.
     """
 
-    def __init__(self, spec, weight, bias=None, *, outputs, way=None, isa=None):
+    def __init__(self, spec, weight, bias=None, *, outputs, way=None, slices=1, isa=None):
         self._target = target(isa)
         self._itemsize, self._lanes = spec.itemsize, self._target.lanes(spec.dtype)
-        self._plane = Plane.of(spec)
+        self._plane = Plane.of(spec, slices)
         taps = (1,) * (2 - spec.ndim) + spec.kernel
         sizes = (1,) * (2 - spec.ndim) + tuple(outputs)
         self._tiles = self._plane.tiles(sizes)
@@ -219,9 +221,10 @@ class WinogradPlan:
     def _task(self, group, **fields):
         """A task's record, zero where nothing is said."""
         plane, item = self._plane, self._itemsize
+        x_channel, out_channel = plane.channel_sizes
         places = {
-            "x": group * self._channels * math.prod(plane.size) * item,
-            "out": group * self._group[1] * math.prod(plane.out) * item,
+            "x": group * self._channels * x_channel * item,
+            "out": group * self._group[1] * out_channel * item,
             "bias": group * self._group[1] * item,
         }
         return [{**places, **fields}.get(name, 0) for name in kernels.TASK]
@@ -291,8 +294,8 @@ class WinogradPlan:
             "parts": len(self._filters),
             "adding": len(self._arrays["kernels"]) // 2,
             "phases": self._plane.axes[0].phases,
-            "x_channel": math.prod(plane.size) * item,
-            "out_channel": math.prod(plane.out) * item,
+            "x_channel": plane.channel_sizes[0] * item,
+            "out_channel": plane.channel_sizes[1] * item,
             "frequencies": math.prod(form.products),
             "itemsize": item,
             "asks": outputs > cache_bytes(),

@@ -22,7 +22,8 @@ NOWHERE = -1
 class Plane:
     """A problem with two spatial dimensions, the first of them 1 where there is only one.
 
-    `axes` are its kernel's: taps and stride.
+    `axes` are its kernel's: taps and stride.  Where images are the slices of volumes, `slices` of each, a channel's lie
+    one behind the other.
     """
 
     batch: int
@@ -33,14 +34,27 @@ class Plane:
     out: tuple[int, int]
     low: tuple[int, int]
     axes: tuple[Axis, Axis]
+    slices: int = 1
 
     @classmethod
-    def of(cls, spec):
-        """From a `ConvSpec` of one or two dimensions."""
+    def of(cls, spec, slices=1):
+        """From a `ConvSpec` of one or two dimensions, whose batch is made of volumes of so many slices."""
         one = (1,) * (2 - spec.ndim)
         low = (0,) * (2 - spec.ndim) + tuple(low for low, _ in spec.padding)
         size, out = one + tuple(spec.spatial), one + tuple(spec.output_spatial)
-        return cls(spec.batch, spec.in_channels, spec.out_channels, spec.groups, size, out, low, down_across(spec))
+        channels = spec.in_channels, spec.out_channels, spec.groups
+        return cls(spec.batch, *channels, size, out, low, down_across(spec), slices)
+
+    @property
+    def channel_sizes(self):
+        """Elements from one input channel to the next, and from one output channel."""
+        return self.slices * math.prod(self.size), self.slices * math.prod(self.out)
+
+    def image_places(self, image):
+        """Elements in front of images in the input, and in the output."""
+        volume, number = np.divmod(image, self.slices)
+        channels = (self.channels, self.size), (self.out_channels, self.out)
+        return [(volume * count * self.slices + number) * math.prod(size) for count, size in channels]
 
     def tiles(self, outputs):
         """Rows and columns of tiles of an image, of so many outputs."""
@@ -98,9 +112,8 @@ def input_table(plane, form, found, vectors, lanes, itemsize, phase=0):
     x = column * form.across[0] * distance[1] - plane.low[1]
     inside = (y >= 0) & (y < plane.size[0]) & (image != NOWHERE)
     seen = np.minimum(plane.size[1] - x, form.seen(count))
-    image_size = plane.channels * plane.size[0] * plane.size[1]
     fields = {
-        "source": np.where(inside, image * image_size + y * plane.size[1] + x, 0) * itemsize,
+        "source": np.where(inside, plane.image_places(image)[0] + y * plane.size[1] + x, 0) * itemsize,
         "tiles": _bits(0 * count, count, lanes),
     }
     for v in range(form.loads(lanes)):
@@ -134,11 +147,10 @@ def output_table(plane, form, found, vectors, lanes, itemsize):
     block, image, row, column, place, count = (np.repeat(values[real], form.down[0]) for values in vars(found).values())
     y, x = row * form.down[0] + line, column * form.across[0]
     pitch = np.array(vectors)[block] * lanes
-    image_size = plane.out_channels * height * width
     length = np.minimum(count * form.across[0], width - x)
     fields = {
         "source": (line * pitch + place) * itemsize,
-        "to": (image * image_size + y * width + x) * itemsize,
+        "to": (plane.image_places(image)[1] + y * width + x) * itemsize,
         "tiles": _bits(0 * count, count, lanes),
     }
     fields.update({f"mask{v}": _bits(0 * x, length - v * lanes, lanes) for v in range(form.stores)})
