@@ -18,7 +18,7 @@ from neon_code import PROBLEMS, TRIPLE
 
 WRITER = Path(__file__).with_name("neon_code.py")
 #: Functions of the pool, which every plan shares.
-POOL = ("call",)
+POOL = ("call", "summon")
 VECTOR_PRODUCT = re.compile(r"^\s+fmla\s+v\d+\.(4s|2d)", re.MULTILINE)
 SCALAR_PRODUCT = re.compile(r"^\s+(fn?m(add|sub|ul)\s+[sd]\d+.*)", re.MULTILINE)
 CALL_BY_NAME = re.compile(r"^\s+bl?\s+([A-Za-z_]\w*)", re.MULTILINE)

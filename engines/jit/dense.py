@@ -89,10 +89,9 @@ class DensePlan(Framed):
         far = shape.far_weights(self._itemsize)
         machine = Machine(self._target.registers, self._target.multiplies, lanes, bases, threads, far)
         self._tiling = choose(
-            shape.output[1],
+            shape.row_parts,
             shape.column_parts,
             self._group_vectors,
-            shape.k_count,
             tuple(self._runs()),
             machine,
             self._half(),

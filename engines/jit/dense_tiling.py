@@ -1,16 +1,21 @@
 """Which register tile: no lane wasted on widths such as 7, 13, 14, 17, 27, 28 or 56.
 
 A width is cut into near-equal parts (75 = 13 + 13 + 13 + 12 + 12 + 12), and so are the rows and the vectors
-of output channels; so at most two sizes of each occur, and no tile is a leftover.  Among all cuts whose
-accumulators fit the registers, the model below picks the fastest.
+of output channels; so at most two sizes of each occur, and no tile is a leftover.  Rows that see fewer taps than
+their neighbours may be cut off first.  Among all cuts whose accumulators fit the registers, the model below picks the
+fastest.
 """
 
 import dataclasses
 import functools
+import itertools
 import math
 
-#: Registers that are neither sums nor weights: the input being multiplied, and one in flight.
-SPARE_REGISTERS = 2
+#: Registers that are neither sums nor weights: the input being multiplied and, where there are few anyway, one in
+#: flight (AVX2, tiles of 4 x 3 and 12 x 1, 1x1, 71 and 59 us; without fused multiply-adds up to 1.5 times as long).
+#: With 32, 2 x 14 x 1 and 28 x 1 with runs of three taps fit so: 15 layers that take others than before, with rows cut
+#: where they see fewer taps, too, 0.96 of the time hot, 0.97 cold (Zen 5, November 2026).
+SPARE_REGISTERS, SPARE_OF_FEW, FEW_REGISTERS = 1, 2, 16
 #: The model of one round, in cycles: loads per cycle of current processors, the latency of a chain of
 #: multiply-adds, and instructions per cycle. Cores begin 4 to 6, but half of that when another thread runs
 #: on the same core: on a Cascade Lake VM whose neighbours were busy 1.8 per cycle of 2 multiply-adds, so that
@@ -147,6 +152,11 @@ class Machine:
     threads: int
     far: bool
 
+    @property
+    def for_tiles(self):
+        """Registers for sums and weights."""
+        return self.registers - (SPARE_OF_FEW if self.registers <= FEW_REGISTERS else SPARE_REGISTERS)
+
 
 def tile_cycles(rows, columns, vectors, run, k_count, machine, width):
     """Modelled cycles of one tile of an output plane `width` wide."""
@@ -195,10 +205,11 @@ def _count(sizes):
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(height, widths, vectors, k_count, runs, machine, half, copies):
+def choose(heights, widths, vectors, runs, machine, half, copies):
     """The best `Tiling` of an output plane and of `vectors` vectors of channels, which come `copies` times.
 
-    No tile reaches over from one of the `widths` of columns into the next.  If `half`, the last vector is only
+    `heights` are pairs: so many rows see so many k; a tile in several of them sees those of most.  No tile reaches over
+    from one of the `widths` of columns into the next.  If `half`, the last vector is only
     half used and stands by itself.  (A tile of whole and half vectors broadcasts each pixel twice, which spills:
     3 -> 24 channels at 300x300, 7x7, stride 2: 14 x 1.5 vectors 76, tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s;
     Zen 4, November 2026.)
@@ -207,20 +218,21 @@ def choose(height, widths, vectors, k_count, runs, machine, half, copies):
     width = sum(widths)
     alone = [1] if half and vectors > 1 else []
     for run in runs:
-        most_vectors = (machine.registers - SPARE_REGISTERS) // (run.taps + 1)
+        most_vectors = machine.for_tiles // (run.taps + 1)
         for channel_cut in (cut + alone for cut in cuts(vectors - len(alone), min(vectors, most_vectors))):
             waiting = _waiting(len(channel_cut) * copies, machine.threads)
-            for rows, columns in _plane_cuts(height, widths, channel_cut[0], run, machine):
+            for rows, columns in _plane_cuts(heights, widths, channel_cut[0], run, machine):
                 cycles = sum(
-                    n_rows * n_columns * n_vectors * tile_cycles(row, column, group, run, k_count, machine, width)
-                    for row, n_rows in _count(rows).items()
+                    n_rows * n_columns * n_vectors * tile_cycles(row, column, group, run, k, machine, width)
+                    for (row, k), n_rows in _count(rows).items()
                     for column, n_columns in _count(columns).items()
                     for group, n_vectors in _count(channel_cut).items()
                 )
-                kernels = len(set(rows)) * len(set(columns)) * len(set(channel_cut))
+                sizes = tuple(row for row, _ in rows)
+                kernels = len(set(sizes)) * len(set(columns)) * len(set(channel_cut))
                 score = cycles * waiting * (1 + KERNEL_WORTH * kernels)
                 if score < best_score:
-                    best, best_score = Tiling(tuple(rows), tuple(columns), tuple(channel_cut), run, cycles), score
+                    best, best_score = Tiling(sizes, tuple(columns), tuple(channel_cut), run, cycles), score
     return best
 
 
@@ -233,11 +245,22 @@ def _waiting(blocks, threads):
     return math.ceil(blocks / threads) * threads / blocks if enough else 1.0
 
 
-def _plane_cuts(height, widths, vectors, run, machine):
-    """Cuts of rows and of columns whose sums and weights fit the registers."""
-    room = (machine.registers - SPARE_REGISTERS) // vectors - run.taps
+def _plane_cuts(heights, widths, vectors, run, machine):
+    """Cuts of rows, with how many k each sees, and of columns whose sums and weights fit the registers."""
+    height = sum(size for size, _ in heights)
+    room = machine.for_tiles // vectors - run.taps
     for largest, *_ in cuts(max(widths), max(1, room)):
         column_cut = [size for width in widths for size in parts(width, math.ceil(width / largest))]
         most_rows = min(MAX_ROWS, height, room // largest, machine.bases // math.ceil(largest / PIXELS_PER_BASE))
         for row_cut in cuts(height, max(1, most_rows)):
-            yield row_cut, column_cut
+            yield _seen(row_cut, heights), column_cut
+            if len(heights) > 1 and row_cut[0] > 1:
+                yield [(s, k) for size, k in heights for s in parts(size, -(-size // row_cut[0]))], column_cut
+
+
+def _seen(sizes, heights):
+    """Each size of consecutive rows with how many k they see: all, where not each of them sees the same."""
+    most = max(k for _, k in heights)
+    each = iter([k for size, k in heights for _ in range(size)])
+    found = [set(itertools.islice(each, size)) for size in sizes]
+    return [(size, k.pop() if len(k) == 1 else most) for size, k in zip(sizes, found, strict=True)]
