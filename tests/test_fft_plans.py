@@ -80,7 +80,7 @@ def test_rigor_follows_tuning(flags, tuning, rigor):
 
 
 def test_what_the_judge_times_is_measured(flags, monkeypatch):
-    monkeypatch.setattr(settings, "_tuning_seconds", 60.0)  # the engine has its turn also where the machine is busy
+    monkeypatch.setattr(settings, "_tuning_seconds", 4.0)  # the engine has its turn also where the machine is busy
     convbench.select(SPEC, "measure")
     assert flags
     assert {asked for asked, _ in flags} == {"FFTW_MEASURE"}
