@@ -270,6 +270,27 @@ def test_the_predicted_winner_stays_within_the_noise(house):
     assert "regret 1.02" in str(selected)
 
 
+@pytest.mark.parametrize(
+    ("predicted", "seconds", "workspace", "chosen"),
+    [
+        (1.2e-3, 1.04e-3, 4 << 20, "lean"),
+        (1.2e-3, 1.06e-3, 4 << 20, "heavy"),  # which is clearly faster
+        (1.3e-3, 1.04e-3, 4 << 20, "heavy"),  # as predicted
+        (1.2e-3, 1.04e-3, 9 << 20, "heavy"),  # which is hardly heavier
+    ],
+)
+def test_of_two_about_as_fast_who_needs_less_workspace_stays(house, predicted, seconds, workspace, chosen):
+    house("heavy", 1e-3, workspace=16 << 20)
+    house("lean", predicted, seconds=seconds, workspace=workspace)
+    assert _select("measure").engine == chosen, str(SPEC)
+
+
+def test_a_few_bytes_of_workspace_decide_nothing(house):
+    house("heavy", 1e-3, workspace=1 << 20)
+    house("lean", 1.2e-3, seconds=1.04e-3)
+    assert _select("measure").engine == "heavy", str(SPEC)
+
+
 def test_measure_works_on_a_disk_that_takes_nothing(house, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("CONVBENCH_CACHE_DIR", str(tmp_path / "file" / "below"))
