@@ -61,6 +61,8 @@ GRID = (
     # three, of which some are only passed through
     problem((3, 9, 10), (1, 3, 3), channels=(4, 6), groups=2, padding=(0, 1, 1)),
     problem((4, 13, 9), (1, 5, 3), stride=(1, 2, 1), padding=((0, 0), (3, 1), (0, 2))),
+    problem((3, 4, 5), (1, 1, 1), channels=(18, 20), padding=((1, 2), (0, 0), (0, 0))),
+    problem((3, 4, 5), (1, 3, 3), channels=(18, 20), padding=1),
     problem((6, 5, 7), (3, 1, 1), channels=(18, 20), padding=((2, 1), (0, 0), (0, 0))),
     problem((9, 3, 4), (2, 1, 1), stride=(3, 1, 1), dilation=(2, 1, 1), padding=((0, 1), (0, 0), (0, 0))),
     # nothing to do

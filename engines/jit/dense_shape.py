@@ -131,7 +131,7 @@ class Shape:
         With taps along the depth, whole slices are left out, and rows by tiles at the edge; otherwise rows; and taps of
         a row where columns come in parts.  As `k`, `k_end`, `k_step`, `k_low` and `k_high` of a position.
         """
-        axis = 0 if self.kernel[0] > 1 else 1
+        axis = 0 if self.kernel[0] > 1 or any(self.padding[0]) else 1
         slices = np.arange(self.output[0])[:, None, None]
         first, last = (slices, slices) if axis == 0 else (first_row[:, None], last_row[:, None])
         begin, end = self._tap_range(axis, first, last)

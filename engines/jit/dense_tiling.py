@@ -19,17 +19,19 @@ SPARE_REGISTERS, SPARE_OF_FEW, FEW_REGISTERS = 1, 2, 16
 #: The model of one round, in cycles: loads per cycle of current processors, the latency of a chain of
 #: multiply-adds, and instructions per cycle. Cores begin 4 to 6, but half of that when another thread runs
 #: on the same core: on a Cascade Lake VM whose neighbours were busy 1.8 per cycle of 2 multiply-adds, so that
-#: 64 -> 64 channels at 56x56, 3x3 fell from 0.8 to 0.5 of the peak with tiles of single taps.
+#: 64 -> 64 channels at 56x56, 3x3 fell from 0.8 to 0.5 of the peak with tiles of single taps.  With 2 instead of 2.4
+#: one layer in sixteen takes another tile: 64 -> 64 at 224x224, 3x3, 8.2 and 8.0 ms, 512 -> 1024 at 19x19, 3x3,
+#: dilation 6, 4.9 and 4.6, the others 0.99 to 1.06 (Zen 5, November 2026).
 LOADS_PER_CYCLE = 2
 MULTIPLY_LATENCY = 4
-INSTRUCTIONS_PER_CYCLE = 2
+INSTRUCTIONS_PER_CYCLE = 2.4
 #: Instructions of a round besides: the offset, the counter, the branch, pointers, a prefetch for each row.
 ROUND_INSTRUCTIONS = 5
 #: Cycles of a round for each row of pixels: another line of the first-level cache, often not there; and where weights
 #: come from far, for bands of input are then larger than the second-level one: 512 -> 1024 channels at 19x19, 3x3,
-#: dilation 6, tiles of 6 x 3 against 2 x 6 x 2: 716 against 669 GFLOP/s.  The former, the two below and what a split
-#: store costs are fitted to the times of 3000 tiles of 280 layers (Zen 5, November 2026): the choice is 1.010 times as
-#: slow as the fastest tile in the geometric mean.
+#: dilation 6, tiles of 6 x 3 against 2 x 6 x 2, in copies with pixels innermost, 716 against 669 GFLOP/s.  The former,
+#: the two below and what a split store costs are fitted to the times of 3000 tiles of 280 layers (Zen 5, 2026-11):
+#: the choice is 1.010 times as slow as the fastest tile in the geometric mean.
 ROW_CYCLES, FAR_ROW_CYCLES = 0.6, 2.5
 #: What bringing a pixel from the second-level cache costs each round, and vectors of weights, which do not stay in the
 #: first: the more of them come in a cycle, the more each waits. 512 -> 2048 channels at 7x7, 1x1, tiles of 9 x 3
