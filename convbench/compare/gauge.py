@@ -17,7 +17,7 @@ from convbench.compare.limits import peak_measure
 STEADY = 0.9  # of the highest peak seen
 GLANCE_CALLS = 2  # some 3 ms each
 RETRY_SECONDS = 0.1
-PATIENCE_SECONDS = 25.0  # for a whole comparison; then what comes is kept, and said
+PATIENCE_SECONDS = 120.0  # for a whole comparison, of a quarter of an hour; then what comes is kept, and said
 
 
 class Gauge:
