@@ -44,7 +44,8 @@ def turns(shape):
     """Whether a copy of the input has channels innermost, where the input does not.
 
     Where kernels multiply single taps one after the other, channel after channel, each of them is in another line of a
-    copy that has pixels innermost: 512 -> 1024 channels at 19x19, 3x3, dilation 6, 4.74 and 4.50 ms.
+    copy that has pixels innermost: 512 -> 1024 channels at 19x19, 3x3, dilation 6, 4.83 and 4.65 ms (Zen 5,
+    November 2026).
     """
     return not shape.last and len(shape.column_parts) > 1 and shape.group_channels >= LEAST_TURNED
 
@@ -135,7 +136,8 @@ class Layout:
     def _slices_together(self):
         """Slices of outputs that share the slices of a copy: as many as fit a band, and leave enough tasks.
 
-        16 -> 48 channels of 16x14x14, 3x3x3: one by one 493, four together 482 us.
+        16 -> 48 channels of 16x14x14, 3x3x3: one by one 493, four together 486 us (Zen 5, November
+        2026).
         """
         shape = self._shape
         if not self.copying or len(self.band_groups) > 1 or shape.kernel[0] == 1 or shape.output[1] == 1:
