@@ -78,7 +78,7 @@ class Winograd(Engine):
     fuses_bias = True
 
     def why_unsupported(self, spec: ConvSpec) -> str | None:
-        """One and two dimensions, strides to `MOST_STRIDE`, 2 to 7 taps of a phase along at least one of them."""
+        """One and two dimensions and slices of volumes, strides to `MOST_STRIDE`, 2 to 7 taps of a phase along one."""
         if spec.dtype not in DTYPES:
             return f"{self.name} computes {' and '.join(DTYPES)}, not {spec.dtype}"
         if spec.ndim > 2 and not _by_slices(spec):
