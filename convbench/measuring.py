@@ -19,6 +19,7 @@ from convbench.timing import Timing, fastest, within_limit
 NEAR = 3.0  # candidates within this many times the best prediction, and all their variants, have their turn first
 LEAN_NEAR = 1.25  # candidates within this many times the best prediction are about as fast ...
 LEAN_BYTES = 2 << 20  # ... and lean with so many bytes of workspace less, and half of it at most
+UNTRIED_FASTER = 1.25  # who was not timed is taken for faster if it is by more than this, by prediction
 HOPELESS = 20.0  # a candidate predicted this many times slower than the best is not timed ...
 CHEAP_SECONDS = 0.02  # ... unless one call is predicted to take less than this
 
@@ -131,6 +132,23 @@ class Case:
     def predicted_fastest(self, source: str = "model") -> Selection:
         """The choice by prediction."""
         return self.selection(min(self.ways, key=lambda name: self.candidates[name].predicted), source)
+
+    def expected_fastest(self) -> Selection:
+        """The choice by what is recorded, and by prediction of those that no record has."""
+        expected = {name: self.candidates[name].predicted for name in self.ways}
+        expected.update({name: timing.median for name, timing in self.measured.items()})
+        return self.selection(min(expected, key=expected.get), "model")
+
+    @property
+    def is_outrun(self) -> bool:
+        """Whether the record lacks an engine that is predicted to be faster than those that it has.
+
+        As a record does that was made with other versions of the engines, or with some of them only.
+        """
+        measured = self.measured
+        least = min(timing.median for timing in measured.values())
+        rest = [self.candidates[name].predicted for name in self.ways if name not in measured]
+        return not self.record.pinned and any(predicted * UNTRIED_FASTER < least for predicted in rest)
 
     def selection(self, engine: str, source: str, variant: str | None = None) -> Selection:
         """The printable answer: that engine, in that variant if one is given."""

@@ -75,11 +75,11 @@ def select(
     ----------
     spec : ConvSpec
     tuning : {"estimate", "measure", "incremental", "replay"}
-        ``estimate`` takes a record where there is one, else the prediction, and never times
-        anything.  ``measure`` times what no record has, once, for about a second
-        (`set_tuning_seconds`), and records it.  ``incremental`` leaves the timing to a layer's
-        successive calls, which try the candidates on the caller's own data: until they are
-        through, the source is "trial".  ``replay`` takes records only.
+        ``estimate`` takes a record where there is one (unless that lacks an engine that is predicted to be
+        clearly faster), else the prediction, and never times anything.  ``measure`` times what no record
+        has, once, for about a second (`set_tuning_seconds`), and records it.  ``incremental`` leaves the
+        timing to a layer's successive calls, which try the candidates on the caller's own data: until they
+        are through, the source is "trial".  ``replay`` takes records only.
     engine : str, default "auto"
         A name pins the engine; it still has to pass the filter.
     rtol : {"exact", "standard", "fast"} or float, optional
@@ -190,6 +190,8 @@ def _select(request, engines, weight) -> Selection:
         return replace(found, source="pinned") if request.is_pinned and found.source != TRIAL else found
     if request.is_pinned:
         return case.selection(name, "pinned")
+    if case.measured and request.tuning == "estimate" and case.is_outrun:
+        return case.expected_fastest()
     if case.measured:
         return case.fastest_measured(anew=False)
     if request.tuning == "replay":

@@ -81,6 +81,14 @@ def set_num_threads(threads: int) -> None:
     _changes += 1
 
 
+def shares_threads() -> bool:
+    """Whether engines may compute on PyTorch's threads, where it has some: not with ``CONVBENCH_SHARE_THREADS=0``."""
+    given = os.environ.get("CONVBENCH_SHARE_THREADS", "1")
+    if given not in ("0", "1"):
+        raise ValueError(f"CONVBENCH_SHARE_THREADS is {given!r}; 0 or 1 is accepted")
+    return given == "1"
+
+
 def epoch() -> int:
     """A number that changes whenever plans and choices made before no longer hold.
 

@@ -186,6 +186,17 @@ def test_a_record_goes_before_the_prediction(house, tuning):
     assert {c.engine: c.measured.median for c in selected.candidates} == {"liar": 2e-3, "honest": 1e-3}
 
 
+@pytest.mark.parametrize(("recorded", "engine"), [(2e-3, "new"), (1.3e-3, "new"), (1.2e-3, "old"), (5e-4, "old")])
+def test_who_is_not_recorded_is_chosen_if_clearly_faster_by_prediction(house, recorded, engine):
+    house("old", 1e-6)
+    renewed = house("new", 1e-3)
+    _record(old=recorded, new=1e-4)
+    renewed.version = "2"
+    selected = _select()
+    assert (selected.engine, selected.source) == (engine, {"new": "model", "old": "record"}[engine]), str(SPEC)
+    assert _select("replay").engine == "old", str(SPEC)
+
+
 def test_replay_without_a_record_is_an_error_that_says_what_to_do(house):
     house("only")
     with pytest.raises(NoRecordError, match="convbench bench") as caught:
@@ -554,15 +565,15 @@ def test_a_bad_limit_is_refused(seconds, error):
 
 
 def test_the_choice_has_an_order(house, tmp_path, monkeypatch):
-    for name, predicted in (("predicted", 1e-6), ("shipped", 1e-3), ("recorded", 1e-3), ("named", 1e-3)):
+    for name, predicted in (("predicted", 9e-6), ("shipped", 1e-3), ("recorded", 1e-3), ("named", 1e-3)):
         house(name, predicted)
     assert (_select().engine, _select().source) == ("predicted", "model"), str(SPEC)
     with monkeypatch.context() as patched:
         patched.setenv("CONVBENCH_CACHE_DIR", str(tmp_path / "shipped"))
-        _record(shipped=1e-4)
+        _record(shipped=1e-5)
     monkeypatch.setenv("CONVBENCH_SHIPPED_RECORDS", str(tmp_path / "shipped"))
     assert (_select().engine, _select().source) == ("shipped", "shipped record"), str(SPEC)
-    _record(recorded=1e-5)
+    _record(recorded=9.5e-6)
     assert (_select().engine, _select().source) == ("recorded", "record"), str(SPEC)
     before = convbench.select(SPEC)
     _record(shipped=1e-9)

@@ -18,6 +18,7 @@ import numpy as np
 
 from convbench import settings
 
+from . import team
 from .compile import address
 from .pool_code import (
     GUEST,
@@ -28,10 +29,12 @@ from .pool_code import (
     POOL_BYTES,
     PROCESSOR,
     STOP,
+    TEAM,
     THREADS,
     WAKE,
     posix_threads,
     write_call,
+    write_member,
     write_seize,
     write_summon,
     write_worker,
@@ -47,7 +50,8 @@ class _Pool:
     def __init__(self):
         raw = np.zeros(POOL_BYTES + 128, np.uint8)
         self.memory = raw[-raw.ctypes.data % 128 :][:POOL_BYTES].view(np.int64)
-        self.ended = False
+        self.ended = self.forked = False
+        self.team = None
         self.reset()
 
     def reset(self):
@@ -57,6 +61,27 @@ class _Pool:
         self.lock = threading.Lock()
         self.wanted = None
         self.threads = 1
+
+    def after_fork(self):
+        """In a child, which has none of its parent's threads."""
+        self.forked, self.team = True, None
+        self.reset()
+
+    def before_fork(self):
+        """Give up the team: a child's OpenMP would wait for threads that only its parent has."""
+        if self.team and _in_main_thread():
+            self.team.dissolve()
+            self.team = None
+
+    def join_team(self):
+        """Find the main thread's team, once PyTorch is there."""
+        if self.team or self.forked or not _in_main_thread():
+            return
+        library = team.find()
+        if library:
+            member = address("member", (), target(), write_member)
+            self.team = team.Team(library, self.memory[TEAM // 8 :], member)
+            self.team.meet()
 
     def start(self, wanted):
         """Make `wanted` threads, the caller's included, out of those that are there."""
@@ -110,6 +135,10 @@ class _Pool:
             self._stop()
 
 
+def _in_main_thread():
+    return threading.current_thread() is threading.main_thread()
+
+
 def ready():
     """Make sure that as many workers as wanted wait for jobs, and return how many threads a job may meet.
 
@@ -121,9 +150,14 @@ def ready():
     return _pool.threads
 
 
-@functools.cache
 def caller():
     """``call(frame_address, id(x), id(out))``: sets the frame's arrays and runs its tasks on the free threads."""
+    _pool.join_team()
+    return _caller()
+
+
+@functools.cache
+def _caller():
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     return kind(address("call", (), target(), lambda module: write_call(module, _pool.memory.ctypes.data)))
 
@@ -142,4 +176,4 @@ def _summon():
 _pool = _Pool()
 atexit.register(_pool.end)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.reset)
+    os.register_at_fork(before=_pool.before_fork, after_in_child=_pool.after_fork)

@@ -12,9 +12,10 @@ import sys
 
 from convbench.outputs import ARRAY_DATA
 
-from . import scheduling
+from . import scheduling, team
+from .atomics import add, get, put, swap_if
 from .target import target
-from .vector import INT, Code, Value
+from .vector import Code
 
 #: How long an idle worker watches for the next job before it sleeps: longer than the Python between two
 #: layers of a network, shorter than anyone would notice on a busy machine.  Waking a sleeper costs 8 to 20
@@ -37,7 +38,7 @@ MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
 JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, WOKEN, THREADS, PROCESSOR, GUEST = (
     128 * i for i in range(14)
 )
-FIRST_HALF, SECOND_HALF, SUMMONS, HANDLES = (128 * i for i in range(14, 18))
+FIRST_HALF, SECOND_HALF, SUMMONS, TEAM, HANDLES = (128 * i for i in range(14, 19))
 MAX_WORKERS = 1023
 # A line for each thread, the caller's first: whether it has a task, its number in the system, the processor time that
 # it had when a waiting caller last looked.
@@ -50,29 +51,6 @@ LOW = (1 << 32) - 1
 # scratch for (0: none is needed); the rest of it belongs to the kernel family.
 FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS = (8 * i for i in range(6))
 FRAME_HEAD = 6
-
-
-def get(pointer):
-    code = pointer.code
-    return Value(code, code.builder.load_atomic(pointer.ir, "seq_cst", 8, typ=INT))
-
-
-def put(pointer, value):
-    code = pointer.code
-    code.builder.atomic_rmw("xchg", pointer.ir, code.value(value).ir, "seq_cst")
-
-
-def add(pointer, value):
-    """Add to what `pointer` holds, and return what that was."""
-    code = pointer.code
-    return Value(code, code.builder.atomic_rmw("add", pointer.ir, code.value(value).ir, "seq_cst"))
-
-
-def _swap_if(pointer, old, new):
-    """Whether `pointer` held `old`, and now holds `new`."""
-    code = pointer.code
-    pair = code.builder.cmpxchg(pointer.ir, code.value(old).ir, code.value(new).ir, "seq_cst", "seq_cst")
-    return Value(code, code.builder.extract_value(pair, 1))
 
 
 def _no_task(pool):
@@ -106,8 +84,8 @@ def _next(code, pool, tasks, worker):
     return number.load()
 
 
-def _drain(code, pool, worker):
-    """Claim and run tasks until none is left unclaimed, or none that this worker has scratch for.
+def _drain(code, pool, worker, limited=True):
+    """Claim and run tasks until none is left unclaimed, or, if it is `limited`, none that this worker has scratch for.
 
     The limit is read between two looks at the job, so that it is this job's: another thread may have asked
     for more workers since the call took its frame.
@@ -117,8 +95,10 @@ def _drain(code, pool, worker):
     def claim():
         job = get(pool + JOB)
         left = job & LOW
-        some = left.compare(">", 0) & worker.compare("<", get(pool + LIMIT))
-        with code.when(some), code.when(_swap_if(pool + JOB, job, job - 1)):
+        some = left.compare(">", 0)
+        if limited:
+            some = some & worker.compare("<", get(pool + LIMIT))
+        with code.when(some), code.when(swap_if(pool + JOB, job, job - 1)):
             at_work.store(1)
             frame = (pool + FRAME).load_pointer()
             number = _next(code, pool, (frame + FRAME_TASKS).load(), worker)
@@ -203,18 +183,42 @@ def posix_threads():
 
 
 def _publish(code, pool, frame, tasks):
-    """Put up a job and wake the workers that sleep."""
-    _make_way(code, pool)
+    """Put up a job, and have the team do it or wake the workers that sleep."""
+    threads = (frame + FRAME_THREADS).load()
+    limit = threads.compare(">", 0).choose(threads, MAX_WORKERS + 1)
+    by_team = _by_team(code, pool, limit)
     (pool + FUNCTION).store((frame + FRAME_FUNCTION).load())
     (pool + FRAME).store(frame)
-    threads = (frame + FRAME_THREADS).load()
-    put(pool + LIMIT, threads.compare(">", 0).choose(threads, MAX_WORKERS + 1))
+    put(pool + LIMIT, by_team.choose(0, limit))
     for counter in (DONE, FIRST_HALF, SECOND_HALF):
         put(pool + counter, 0)
     serial = (get(pool + JOB) >> 32) + 1
     put(pool + JOB, (serial << 32) + tasks)
+    with code.either(by_team) as (yes, no):
+        with yes:
+            team.run(code, pool + TEAM)
+        with no:
+            _make_way(code, pool)
+            with code.when(get(pool + SLEEPERS).compare(">", 0)):
+                _wake(code, pool)
+
+
+def _by_team(code, pool, limit):
+    """Whether a job for at most `limit` threads is one for the team: the workers sleep, and its members spin."""
+    found, threads = code.stack(8), (pool + THREADS).load() + 1
+    found.store(0)
     with code.when(get(pool + SLEEPERS).compare(">", 0)):
-        _wake(code, pool)
+        found.store(team.takes(code, pool + TEAM, threads.least(limit)))
+    return found.load().compare("!=", 0)
+
+
+def write_member(module):
+    """``void member(void *words)``: what each thread of the team does in a region; its own workers keep out."""
+    code = Code(module, "member", target(), "p")
+    (words,) = code.arguments
+    pool = words + -TEAM
+    team.take_part(code, words, lambda number: _drain(code, pool, number, limited=False))
+    code.finish()
 
 
 def _make_way(code, pool):
@@ -233,15 +237,17 @@ def _wake(code, pool):
 def write_summon(module, memory):
     """``void summon(void)``: a job comes in some microseconds, in which the workers that sleep wake up.
 
-    Nothing where another caller has them.  `memory` is the pool's address.
+    Nothing where another caller has them, or the team spins.  `memory` is the pool's address.
     """
     code = Code(module, "summon", target(), "")
     pool = code.pointer(memory)
-    with code.when(get(pool + SLEEPERS).compare(">", 0)), code.when(_swap_if(pool + OWNER, 0, 1)):
-        _make_way(code, pool)
-        add(pool + SUMMONS, 1)
-        _wake(code, pool)
-        put(pool + OWNER, 0)
+    with code.when(get(pool + SLEEPERS).compare(">", 0)):
+        by_team = team.takes(code, pool + TEAM, (pool + THREADS).load() + 1)
+        with code.when(by_team.compare("==", 0)), code.when(swap_if(pool + OWNER, 0, 1)):
+            _make_way(code, pool)
+            add(pool + SUMMONS, 1)
+            _wake(code, pool)
+            put(pool + OWNER, 0)
     code.finish()
 
 
@@ -323,7 +329,7 @@ def write_call(module, memory):
     shared = tasks.compare(">", 1) & (pool + THREADS).load().compare(">", 0)
     owned = code.stack(8)
     owned.store(0)
-    with code.when(shared), code.when(_swap_if(pool + OWNER, 0, 1)):
+    with code.when(shared), code.when(swap_if(pool + OWNER, 0, 1)):
         owned.store(1)
     with code.either(owned.load().compare("==", 1)) as (yes, no):
         with yes:
@@ -343,7 +349,7 @@ def write_seize(module):
 
     def taken():
         code.external("sched_yield", [])
-        return _swap_if(pool + OWNER, 0, 1).compare("==", 0)
+        return swap_if(pool + OWNER, 0, 1).compare("==", 0)
 
     code.repeat(taken)
     code.finish()

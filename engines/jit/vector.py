@@ -268,12 +268,13 @@ class Code:
             function = ir.Function(self.module, ir.FunctionType(result, [value.type for value in values]), name)
         return Value(self, self.builder.call(function, values))
 
-    def call(self, function, arguments):
-        """Call a pointer to a function without result."""
+    def call(self, function, arguments, result=False):
+        """Call a pointer to a function, without result or with an int as its result."""
         values = [self.value(argument).ir for argument in arguments]
-        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        kind = ir.FunctionType(ir.IntType(32) if result else ir.VoidType(), [value.type for value in values])
         number = self.builder.ptrtoint(function.ir, INT)
-        self.builder.call(self.builder.inttoptr(number, kind.as_pointer()), values)
+        found = self.builder.call(self.builder.inttoptr(number, kind.as_pointer()), values)
+        return self.widen(Value(self, found)) if result else None
 
     def external(self, name, arguments):
         """Call the C function `name` of this process, whose result is an int."""

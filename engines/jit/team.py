@@ -1,0 +1,135 @@
+"""The team: the threads of another library's OpenMP, PyTorch's, on which jobs run while they spin.
+
+After each of its calls PyTorch's threads spin for some milliseconds, and a worker that wakes then has to share its core
+with one of them.  So, in the thread that PyTorch's calls come from, a job is one more parallel region of the same
+OpenMP while they do: nobody has to wake, and nothing is in the way.  Who spins is told by the processor time of one of
+them, which goes on.
+
+The team is GNU's OpenMP's (libgomp, ``GOMP_parallel``), which keeps one for each thread that has had regions; only the
+main thread's is used, where it has about as many threads as the pool.  A forked child has none of the threads,
+and libgomp does not know: so the team is dissolved before a fork (``omp_pause_resource_all``), and a child never uses
+one.
+"""
+
+import ctypes
+import functools
+import os
+import sys
+import threading
+from pathlib import Path
+
+from convbench import settings
+
+from . import scheduling
+from .atomics import add, get, put
+
+#: What every loaded library is listed in.
+LOADED = Path("/proc/self/maps")
+#: OpenMP's ``omp_pause_hard``: give everything back.
+PAUSE_HARD = 2
+
+# The words of the team, in bytes: GOMP_parallel, or 0 where there is no team, what a member does, how many members a
+# region gets, the numbers in the system of the main thread and of another member; whether there is a job, and how many
+# members have come.
+REGION, MEMBER, MOST, MAIN, OTHER, HAS_JOB, COUNT = (8 * i for i in range(7))
+
+
+def find():
+    """The OpenMP of a PyTorch in this process, or None: also where the user wants it left alone."""
+    able = "torch" in sys.modules and scheduling.knows_threads() and settings.shares_threads()
+    return _library() if able else None
+
+
+@functools.cache
+def _library():
+    """The loaded OpenMP.  Other wheels bring theirs in a folder ``*.libs``; PyTorch's is elsewhere, or the system's."""
+    paths = {Path(line.split(maxsplit=5)[-1]) for line in LOADED.read_text().splitlines() if "libgomp" in line}
+    shared = sorted(
+        (path for path in paths if path.parent.suffix != ".libs"), key=lambda path: "torch" not in str(path)
+    )
+    try:
+        library = ctypes.CDLL(str(shared[0]), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        return library if all((library.GOMP_parallel, library.omp_pause_resource_all)) else None
+    except (IndexError, OSError, AttributeError):
+        return None
+
+
+class Team:
+    """A library's team, and the words that generated code finds it by.
+
+    Parameters
+    ----------
+    library : ctypes.CDLL
+    words : ndarray of int64
+    member : int
+        Address of `write_member`'s function.
+    """
+
+    def __init__(self, library, words, member):
+        self._library, self._words, self._member = library, words, member
+
+    def meet(self):
+        """Have a first region, in the main thread, in which another member tells its number; then jobs come."""
+        words = self._words
+        words[MAIN // 8] = threading.main_thread().native_id
+        words[MEMBER // 8] = self._member
+        words[MOST // 8] = ctypes.cast(self._library.omp_get_max_threads, ctypes.c_void_p).value
+        region = self._library.GOMP_parallel
+        region(ctypes.c_void_p(self._member), ctypes.c_void_p(words.ctypes.data), 0, 0)
+        words[REGION // 8] = ctypes.cast(region, ctypes.c_void_p).value
+
+    def dissolve(self):
+        """Let the calling thread's team end; no more jobs come."""
+        self._words[REGION // 8] = 0
+        self._library.omp_pause_resource_all(PAUSE_HARD)
+
+
+def take_part(code, words, work):
+    """What a member does: ``work(number)`` where there is a job, its number 0 if it is the main thread.
+
+    The first region has none: there another member tells who it is.
+    """
+    thread, number = scheduling.thread_number(code), code.stack(8)
+    number.store(0)
+    with code.when(thread.compare("!=", (words + MAIN).load())):
+        (words + OTHER).store(thread)
+        number.store(add(words + COUNT, 1) + 1)
+    with code.when(get(words + HAS_JOB).compare("!=", 0)):
+        work(number.load())
+
+
+def run(code, words):
+    """Do the job that is up, in a region."""
+    put(words + COUNT, 0)
+    put(words + HAS_JOB, 1)
+    code.call((words + REGION).load_pointer(), [(words + MEMBER).load_pointer(), words, 0, 0])
+    put(words + HAS_JOB, 0)
+
+
+def takes(code, words, threads):
+    """1 if a job of this thread for at most so many threads is better done by the team now, else 0.
+
+    In the main thread, while its members spin and are at least half as many: with fewer the workers do better.
+    """
+    found = code.stack(8)
+    found.store(0)
+    if not scheduling.knows_threads():
+        return found.load()
+    with code.when((words + REGION).load().compare("!=", 0)), code.when(_is_main(code, words)):
+        members = code.call((words + MOST).load_pointer(), [], result=True)
+        fits = members.compare(">", 1) & members.compare("<=", threads) & (members * 2).compare(">=", threads)
+        with code.when(fits), code.when(_spins(code, words)):
+            found.store(1)
+    return found.load()
+
+
+def _is_main(code, words):
+    return scheduling.thread_number(code).compare("==", (words + MAIN).load())
+
+
+def _spins(code, words):
+    """Whether the other member computes, though there is no region: its processor time goes on."""
+    time, other = code.stack(16), (words + OTHER).load()
+    before = scheduling.processor_time(code, other, time)
+    later = scheduling.processor_time(code, other, time)
+    return other.compare("!=", 0) & later.compare(">", before)
