@@ -19,6 +19,7 @@ from convbench.timing import Timing, fastest, within_limit
 NEAR = 3.0  # candidates within this many times the best prediction, and all their variants, have their turn first
 LEAN_NEAR = 1.25  # candidates within this many times the best prediction are about as fast ...
 LEAN_BYTES = 2 << 20  # ... and lean with so many bytes of workspace less, and half of it at most
+VARIANT_FASTER = 1.02  # another variant of an engine is taken for faster than its model's from here on
 UNTRIED_FASTER = 1.25  # who was not timed is taken for faster if it is by more than this, by prediction
 HOPELESS = 20.0  # a candidate predicted this many times slower than the best is not timed ...
 CHEAP_SECONDS = 0.02  # ... unless one call is predicted to take less than this
@@ -218,7 +219,7 @@ def with_fastest(candidates, timings, ways):
         for (engine, variant), found in timings.items():
             if engine == name:
                 known[variant] = Timing(found.median, found.q1, found.q3, found.samples)
-        variant = fastest(known, ways[name][0].variant)
+        variant = fastest(known, ways[name][0].variant, VARIANT_FASTER)
         error = getattr(timings.get((name, variant)), "error", candidate.error)
         joined[name] = replace(candidate, measured=known[variant], variant=variant, error=error)
     return joined

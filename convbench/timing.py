@@ -30,9 +30,9 @@ class Timing:
     q3: float
     samples: int
 
-    def clearly_faster_than(self, other: Timing) -> bool:
-        """More than 5 % faster, with separated quartiles."""
-        return self.median * CLEARLY_FASTER < other.median and self.q3 < other.q1
+    def clearly_faster_than(self, other: Timing, factor: float = CLEARLY_FASTER) -> bool:
+        """Faster by more than `factor`, with separated quartiles."""
+        return self.median * factor < other.median and self.q3 < other.q1
 
 
 def summarise(seconds: list[float]) -> Timing:
@@ -210,9 +210,9 @@ def seconds_per_call(call: Callable[[], object], repeats: int, clock: Callable[[
     return (clock() - begin) / repeats
 
 
-def fastest(timings: Mapping[str, Timing], incumbent: str | None = None) -> str:
-    """The name with the least median; the incumbent stays unless a rival is clearly faster."""
+def fastest(timings: Mapping[str, Timing], incumbent: str | None = None, factor: float = CLEARLY_FASTER) -> str:
+    """The name with the least median; the incumbent stays unless a rival is clearly faster, by that factor."""
     best = min(timings, key=lambda name: timings[name].median)
-    if incumbent in timings and not timings[best].clearly_faster_than(timings[incumbent]):
+    if incumbent in timings and not timings[best].clearly_faster_than(timings[incumbent], factor):
         return incumbent
     return best
