@@ -259,7 +259,7 @@ class ProductPlan(Framed):
         tile_parts = min(tile_parts, across)
         row_parts = min(down, max(row_parts, math.ceil(wanted / (images * tile_parts))))
         tile_ends = np.cumsum(in_halves(parts(across, tile_parts)))[:, None]
-        row_ends = np.cumsum(parts(down, row_parts))
+        row_ends = np.cumsum(in_halves(parts(down, row_parts)))
         image = np.arange(images)[:, None, None]
         group_rows = image % spec.groups * down
         rows = {

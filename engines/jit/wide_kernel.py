@@ -135,8 +135,7 @@ def write_tile(code, dtype, filters, rows, heights, fold, edge=False):
             line = at + (offsets + n * 8).load()
             mask = None
             if edge:
-                place = x + (shifts + n * 8).load()
-                mask = code.mask(edges[3] - place, kind, edges[2] - place)
+                mask = _inside(code, x + (shifts + n * 8).load(), edges[2], edges[3], kind)
             for i in range(rows + height - 1):
                 loaded = line.load(kind, mask)
                 if filters > 1:  # the next tile's: rows of many channels, 64 -> 64 channels, 3x3: +4 %
