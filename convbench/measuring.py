@@ -19,7 +19,7 @@ from convbench.timing import Timing, fastest, within_limit
 NEAR = 3.0  # candidates within this many times the best prediction, and all their variants, have their turn first
 LEAN_NEAR = 1.25  # candidates within this many times the best prediction are about as fast ...
 LEAN_BYTES = 2 << 20  # ... and lean with so many bytes of workspace less, and half of it at most
-VARIANT_FASTER = 1.02  # another variant of an engine is taken for faster than its model's from here on
+VARIANT_FASTER = 1.01  # another variant of an engine is taken for faster than its model's from here on
 UNTRIED_FASTER = 1.25  # who was not timed is taken for faster if it is by more than this, by prediction
 HOPELESS = 20.0  # a candidate predicted this many times slower than the best is not timed ...
 CHEAP_SECONDS = 0.02  # ... unless one call is predicted to take less than this
