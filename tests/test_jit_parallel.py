@@ -112,6 +112,25 @@ def test_threads_that_share_a_plan():
     assert plan.nbytes > layer.weight.nbytes
 
 
+def test_both_halves_of_the_tasks_have_as_many_channels():
+    """Two threads begin with one half each, and what one can take over from the other is a whole task."""
+    from convbench.engines.jit.dense import DensePlan
+    from convbench.engines.jit.dense_kernel import TASK
+    from convbench.engines.jit.target import target
+
+    convbench.set_num_threads(2)
+    uneven = 0
+    for vectors in range(9, 24):
+        filters = vectors * target().lanes("float32")
+        spec = convbench.ConvSpec(1, 256, filters, spatial=(7, 7), kernel=(3, 3), padding=((1, 1), (1, 1)))
+        tasks = DensePlan(spec, np.ones(spec.weight_shape, "float32"))._tasks
+        blocks = tasks[:, list(TASK).index("block_end")] - tasks[:, list(TASK).index("block")]
+        half = (len(blocks) + 1) // 2
+        assert abs(blocks[:half].sum() - blocks[half:].sum()) <= 1, f"{spec}: {blocks}"
+        uneven += len(set(blocks)) > 1
+    assert uneven
+
+
 def test_plans_of_several_tasks_summon_the_workers():
     rng = np.random.default_rng(0)
     weight, x = (rng.standard_normal(shape, "float32") for shape in ((32, 16, 3, 3), (1, 16, 40, 40)))
