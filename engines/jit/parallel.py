@@ -50,7 +50,7 @@ class _Pool:
     def __init__(self):
         raw = np.zeros(POOL_BYTES + 128, np.uint8)
         self.memory = raw[-raw.ctypes.data % 128 :][:POOL_BYTES].view(np.int64)
-        self.ended = self.forked = False
+        self.ended = False
         self.team = None
         self.reset()
 
@@ -64,7 +64,7 @@ class _Pool:
 
     def after_fork(self):
         """In a child, which has none of its parent's threads."""
-        self.forked, self.team = True, None
+        self.team = None
         self.reset()
 
     def before_fork(self):
@@ -75,7 +75,7 @@ class _Pool:
 
     def join_team(self):
         """Find the main thread's team, once PyTorch is there."""
-        if self.team or self.forked or not _in_main_thread():
+        if self.team or not _in_main_thread():
             return
         library = team.find()
         if library:

@@ -25,6 +25,8 @@ from .atomics import add, get, put
 
 #: What every loaded library is listed in.
 LOADED = Path("/proc/self/maps")
+#: What Linux tells of a process, the place of its flags behind its name, and ``PF_FORKNOEXEC`` of them.
+STATE, STATE_FLAGS, FORKED = Path("/proc/self/stat"), 6, 0x40
 #: OpenMP's ``omp_pause_hard``: give everything back.
 PAUSE_HARD = 2
 
@@ -37,7 +39,16 @@ REGION, MEMBER, MOST, MAIN, OTHER, HAS_JOB, COUNT = (8 * i for i in range(7))
 def find():
     """The OpenMP of a PyTorch in this process, or None: also where the user wants it left alone."""
     able = "torch" in sys.modules and scheduling.knows_threads() and settings.shares_threads()
-    return _library() if able else None
+    return _library() if able and not is_fork() else None
+
+
+def is_fork():
+    """Whether this process was forked off, and is still the same program: its OpenMP may wait for its parent's threads.
+
+    Linux tells; who is told of forks does not know of one before this module was imported.
+    """
+    _, _, rest = STATE.read_text().rpartition(")")
+    return bool(int(rest.split()[STATE_FLAGS]) & FORKED)
 
 
 @functools.cache
