@@ -159,6 +159,21 @@ def test_a_fork_has_no_team_and_a_working_openmp():
     assert run(code) == ["1", "0", "0", "1"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_is_known_without_having_been_told():
+    code = """
+        import os
+        child = os.fork()
+        if child == 0:
+            from convbench.engines.jit import team
+            os._exit(7 if team.is_fork() else 1)
+        status = os.waitpid(child, 0)[1]
+        from convbench.engines.jit import team
+        print(os.waitstatus_to_exitcode(status), team.is_fork())
+    """
+    assert run_script(code).split() == ["7", "False"]
+
+
 def test_the_openmp_of_pytorch_is_found(monkeypatch, tmp_path):
     loaded = loaded_openmp()
 
