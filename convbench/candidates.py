@@ -40,6 +40,11 @@ class Candidate:
     error_bound: float | None = None
     error: float | None = None
 
+    @property
+    def expected(self) -> float | None:
+        """Seconds as measured, else as predicted."""
+        return self.measured.median if self.measured else self.predicted
+
 
 @dataclass(frozen=True)
 class Selection:

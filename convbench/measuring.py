@@ -136,9 +136,7 @@ class Case:
 
     def expected_fastest(self) -> Selection:
         """The choice by what is recorded, and by prediction of those that no record has."""
-        expected = {name: self.candidates[name].predicted for name in self.ways}
-        expected.update({name: timing.median for name, timing in self.measured.items()})
-        return self.selection(min(expected, key=expected.get), "model")
+        return self.selection(min(self.ways, key=lambda name: self.candidates[name].expected), "model")
 
     @property
     def is_outrun(self) -> bool:
@@ -158,8 +156,7 @@ class Case:
             candidates[engine] = replace(candidates[engine], variant=variant)
 
         def order(candidate):
-            expected = candidate.measured.median if candidate.measured else candidate.predicted
-            return (candidate.refused is not None, expected is None, expected or 0.0)
+            return (candidate.refused is not None, candidate.expected is None, candidate.expected or 0.0)
 
         return Selection(self.spec, engine, source, tuple(sorted(candidates.values(), key=order)))
 

@@ -198,5 +198,11 @@ def test_the_openmp_of_pytorch_is_found(monkeypatch, tmp_path):
     assert finds(loaded) is None  # another wheel's
     assert finds("/nowhere/libgomp.so.1") is None  # not loaded
     assert finds() is None
+    monkeypatch.setattr(team, "is_fork", lambda: True)
+    assert finds(link) is None
+    monkeypatch.setattr(team, "LOADED", tmp_path / "no such file")  # as without /proc
+    team._library.cache_clear()
+    assert team.find() is None
+    team._library.cache_clear()
     with pytest.raises(ValueError, match="CONVBENCH_SHARE_THREADS is 'yes'; 0 or 1 is accepted"):
         finds(link, shares="yes")

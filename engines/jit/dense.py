@@ -268,7 +268,7 @@ class DensePlan(Framed):
         """Ranges of blocks that one task computes: all, or fewer where images and bands alone make too few tasks.
 
         The longer ones come first in both halves: 512 -> 512 at 7x7, 3x3, float64, where one half had 12 blocks and the
-        other 10: 973 and 842 us (Zen 5, November 2026).
+        other 10: 1007 and 920 us (Zen 5, November 2026).
         """
         layout = self._layout
         wanted = math.ceil(layout.wanted_tasks() / (self._shape.batch * bands))

@@ -39,7 +39,8 @@ REGION, MEMBER, MOST, MAIN, OTHER, HAS_JOB, COUNT = (8 * i for i in range(7))
 def find():
     """The OpenMP of a PyTorch in this process, or None: also where the user wants it left alone."""
     able = "torch" in sys.modules and scheduling.knows_threads() and settings.shares_threads()
-    return _library() if able and not is_fork() else None
+    library = _library() if able else None
+    return library if library and not is_fork() else None
 
 
 def is_fork():
@@ -54,11 +55,11 @@ def is_fork():
 @functools.cache
 def _library():
     """The loaded OpenMP.  Other wheels bring theirs in a folder ``*.libs``; PyTorch's is elsewhere, or the system's."""
-    paths = {Path(line.split(maxsplit=5)[-1]) for line in LOADED.read_text().splitlines() if "libgomp" in line}
-    shared = sorted(
-        (path for path in paths if path.parent.suffix != ".libs"), key=lambda path: "torch" not in str(path)
-    )
     try:
+        lines = [line for line in LOADED.read_text().splitlines() if "libgomp" in line]
+        paths = {Path(line.split(maxsplit=5)[-1]) for line in lines}
+        others = (path for path in paths if path.parent.suffix != ".libs")
+        shared = sorted(others, key=lambda path: "torch" not in str(path))
         library = ctypes.CDLL(str(shared[0]), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
         return library if all((library.GOMP_parallel, library.omp_pause_resource_all)) else None
     except (IndexError, OSError, AttributeError):
