@@ -301,9 +301,12 @@ class Code:
         """Forget what is in memory: no value loaded so far is kept in a register to save a load to come."""
         self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
 
-    def prefetch(self, pointer, write=False):
-        """Ask for the cache line at `pointer`, which may be any address, to read it or to write to it."""
-        flags = [self.int32(int(write)), self.int32(3), self.int32(1)]
+    def prefetch(self, pointer, write=False, cache=1):
+        """Ask for the cache line at `pointer`, which may be any address, to read it or to write to it.
+
+        It comes into the cache of that level.
+        """
+        flags = [self.int32(int(write)), self.int32(4 - cache), self.int32(1)]
         self.intrinsic("llvm.prefetch", ir.VoidType(), [pointer, *flags], [POINTER])
 
     def loop(self, count, body, carried=(), start=0, step=1):

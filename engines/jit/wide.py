@@ -18,7 +18,7 @@ from convbench import settings
 from . import wide_kernel, wide_layout, wide_planes, wide_sweep
 from .compile import address
 from .frames import FramePlan
-from .target import target
+from .target import cache_bytes, target
 from .vector import Code
 from .wide_steps import Geometry
 
@@ -105,8 +105,8 @@ def _prepare_rows(geometry, machine, weight, bias):
         "filters": steps.filters,
         "out_step": math.prod(g.out) * size,
         "itemsize": size,
-        "tile": _tile(*tile),
-        "edge_tile": _tile(*tile, True) if layout.reads_edges() else 0,
+        "tile": _tile(*tile, asks=layout.asks(cache_bytes())),
+        "edge_tile": _tile(*tile, edge=True) if layout.reads_edges() else 0,
         "stage": _stage(machine, g.dtype, g.stride[2]),
         "channels": g.channels,
         "channel_step": math.prod(g.size) * size,
@@ -136,10 +136,12 @@ def _outputs_of_task(g, blocks, weights, filters):
     return g.outputs // next(shares, tiles)
 
 
-def _tile(machine, *key):
+def _tile(machine, dtype, filters, rows, heights, fold, *, asks=False, edge=False):
+    key = dtype, filters, rows, heights, fold, asks, edge
+
     def write(module):
-        edge = "ppii" if len(key) == 6 else ""
-        wide_kernel.write_tile(Code(module, "tile", machine, "p" * 3 + "pip" * 2 + "i" * 5 + edge), *key)
+        types = "p" * 3 + "pip" * 2 + "i" * 5 + ("ppii" if edge else "")
+        wide_kernel.write_tile(Code(module, "tile", machine, types), *key)
 
     return address("tile", key, machine, write)
 

@@ -112,14 +112,15 @@ def _inside(code, first, low, high, kind):
     return Value(code, code.builder.icmp_unsigned("<", shifted.ir, narrow(high - low).ir))
 
 
-def write_tile(code, dtype, filters, rows, heights, fold, edge=False):
+def write_tile(code, dtype, filters, rows, heights, fold, asks, edge):
     """Body of ``tile(source, out, bias, steps a, steps b, pitch, out_step, out_pitch, rows, columns)``.
 
     Steps are three arguments each: their offsets, how many, and their weights.  With `edge` follow the steps' distances
     along the row (two tables), and which elements of it, counted from `source`, exist: from `low` to before `high`.
 
     A tile holds `filters` output channels, `out_step` bytes apart, that share the inputs.  With `fold`, output row r
-    is the r-th vector of one long row, and a tile advances by all of them.
+    is the r-th vector of one long row, and a tile advances by all of them.  If it `asks`, the rows below those that a
+    tile of a step's height reads, which the next tile down needs, are fetched into the second-level cache.
     """
     kind = code.vector(dtype)
     source, out, bias, *lists = code.arguments[:9]
@@ -155,6 +156,10 @@ def write_tile(code, dtype, filters, rows, heights, fold, edge=False):
             for f in range(filters):
                 for r in range(rows):
                     code.prefetch(to + out_step * f + out_pitch * r, write=True)
+        if asks:
+            below = source + x * kind.itemsize + pitch * (rows + max(heights) - 1)
+            for r in range(rows):
+                code.prefetch(below + pitch * r, cache=2)
         sums = [(bias + f * kind.itemsize).broadcast(kind) for f in range(filters) for _ in range(rows)]
         for number, height in enumerate(heights):
             if height:

@@ -31,10 +31,18 @@ ROWS = 16
 #: with 8 rows, 0.21 with 16, 0.26 with 24; Zen 4, 2026-11).
 ROWS_ON_PAGES = 8
 PAGE = 4096
-#: Rows that may share a set of the first-level cache before they are copied into a patch that spreads them
-#: (same image read in place: 0.93 ms).
-ROWS_PER_SET = 4
+#: Rows that may share a set of the first-level cache, as many as the smallest in use has ways, before they are copied
+#: into a patch that spreads them; tiles are of `ROWS_ON_PAGES` where that saves the copies.  In place and copied, us:
+#: 512 x 512, k = 5, 7, 9 (6 to 8 rows of tiles of 8 per set) 68, 119, 196 and 87, 141, 208; 120 channels at 128 x 256,
+#: k = 5, dilation 2, 1340 and 1720; 64 at 64 x 256, k = 5 (5 rows of tiles of 16) 300 and 330 (Zen 4, 2026-11).
+ROWS_PER_SET = 8
+#: ... of several planes, each of which has such rows: 16 channels at 512 x 512, k = 5, 8 rows 2100, copied 1140 us.
+ROWS_OF_PLANES_PER_SET = 4
 CACHE_LINE = 64
+#: Bytes of a plane whose tiles ask for the rows that the tiles below will read.  Hot and with caches cold, with and
+#: without, us: 2000 x 2000, k = 5, 994, 1073 and 1106, 1226; 32 channels at 256 x 512 1650, 1798 and 1958, 2144; at
+#: 256 x 128 (128 KiB) 273, 533 and 281, 682; but 64 at 64 x 64, batch 4, 335, 634 and 290, 616 (Zen 4, 2026-11).
+LARGE_PLANE = 128 << 10
 #: Output columns of one block where vectors follow each other in one row: short enough to share one signal
 #: between threads.
 FOLDED_COLUMNS = 2048
@@ -181,9 +189,16 @@ class Layout:
         g = self.geometry
         if g.stride[2] > 1:
             return False
-        rows = 1 if self.fold else self.staged_rows
+        rows, planes = 1 if self.fold else self.staged_rows, g.channels * g.kernel[0]
         lines = np.arange(rows) * (g.dilation[1] * g.size[2] * g.itemsize) // CACHE_LINE
-        return int(np.bincount(lines % (PAGE // CACHE_LINE)).max()) <= ROWS_PER_SET
+        per_set = int(np.bincount(lines % (PAGE // CACHE_LINE)).max())
+        return per_set <= (ROWS_PER_SET if planes == 1 else ROWS_OF_PLANES_PER_SET)
+
+    def asks(self, cache_bytes):
+        """Whether tiles that read in place ask for the next ones' rows: of large planes, and arrays beyond a cache."""
+        g = self.geometry
+        large = math.prod(g.size[1:]) * g.itemsize >= LARGE_PLANE and g.arrays_bytes > cache_bytes
+        return large and self.filters == 1 and not self.fold and self.reads_in_place()
 
     def segments(self, direct):
         """Column ranges (first, last, how they read) of a band of rows."""
@@ -251,16 +266,22 @@ def skippable(layout, taps, rectangle):
 
 def design(geometry, target):
     """Layout and steps for `geometry`: how tall a tile is, which way it lies, and how much of a row one patch holds."""
-    lanes = target.lanes(geometry.dtype)
-    fold = geometry.kernel[1] == 1 and (geometry.out[1] == 1 or (geometry.out[2] > lanes and geometry.kernel[2] > 1))
-    filters, rows, limit = _tile(geometry, target, lanes, fold)
-    edges = not fold and target.vector_bytes >= MASKED_BYTES
-    layout = Layout(geometry, lanes, rows, fold, filters, edges, 1)
-    steps = Steps(geometry, lanes, fold, filters, rows, limit)
+    choices = (_tiled(geometry, target, rows) for rows in (ROWS, ROWS_ON_PAGES))
+    layout, limit = min(choices, key=lambda choice: not choice[0].reads_in_place())
+    steps = Steps(geometry, layout.lanes, layout.fold, layout.filters, layout.rows, limit)
     return dataclasses.replace(layout, columns=layout.patch_columns()), steps
 
 
-def _tile(geometry, target, lanes, fold):
+def _tiled(geometry, target, most_rows):
+    """The layout of the cheapest tile of at most so many image rows, patches not yet sized; and taps of a step."""
+    lanes = target.lanes(geometry.dtype)
+    fold = geometry.kernel[1] == 1 and (geometry.out[1] == 1 or (geometry.out[2] > lanes and geometry.kernel[2] > 1))
+    filters, rows, limit = _tile(geometry, target, lanes, fold, most_rows)
+    edges = not fold and target.vector_bytes >= MASKED_BYTES
+    return Layout(geometry, lanes, rows, fold, filters, edges, 1), limit
+
+
+def _tile(geometry, target, lanes, fold, most_rows):
     """The cheapest tile: output channels, vectors of each, and taps of a step at most.
 
     A round takes as long as its multiply-adds or its loads, and the loads are waited for besides: they come from the
@@ -272,7 +293,7 @@ def _tile(geometry, target, lanes, fold):
     images = geometry.batch * geometry.groups * geometry.out[0]
     most = max(ROWS_ON_PAGES, -(-extent * images // BLOCKS_WANTED))
     if not fold:
-        most = min(most, ROWS_ON_PAGES if step * geometry.out[2] * geometry.itemsize >= PAGE else ROWS)
+        most = min(most, ROWS_ON_PAGES if step * geometry.out[2] * geometry.itemsize >= PAGE else most_rows)
     best, best_cost = None, math.inf
     for filters in (f for f in range(1, MOST_FILTERS + 1) if geometry.outputs % f == 0):
         taps = target.registers // REGISTERS_PER_TAP if filters == 1 else int(target.registers * TAPS_SHARE) // filters

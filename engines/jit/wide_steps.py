@@ -63,6 +63,12 @@ class Geometry:
         """Bytes of one element."""
         return np.dtype(self.dtype).itemsize
 
+    @property
+    def arrays_bytes(self):
+        """Bytes of inputs and outputs."""
+        places = self.channels * math.prod(self.size) + self.outputs * math.prod(self.out)
+        return self.batch * self.groups * places * self.itemsize
+
     @cached_property
     def row_unit(self):
         """Input rows between two rows of a tile: the least common multiple of stride and dilation.

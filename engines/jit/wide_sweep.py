@@ -213,11 +213,10 @@ def prepare(geometry, target, weight, bias):
     """Everything that a frame needs: (task function's address, words, blocks, scratch bytes, arrays to keep)."""
     g, lanes, size = geometry, target.lanes(geometry.dtype), geometry.itemsize
     groups = tuple((shift, tuple(some)) for shift, some in _taps(g).items())
-    arrays_bytes = g.batch * g.groups * (math.prod(g.size) + g.outputs * math.prod(g.out)) * size
-    streamed = g.out[2] * size % target.vector_bytes == 0 and arrays_bytes >= STREAMED_BYTES
+    streamed = g.out[2] * size % target.vector_bytes == 0 and g.arrays_bytes >= STREAMED_BYTES
     rows = rows_of_tile(g, streamed)
     row_bytes = g.size[2] * size
-    asks = g.stride[2] > 1 or row_bytes <= SHORT_ROW or (arrays_bytes >= FAR_BYTES and row_bytes < PAGE)
+    asks = g.stride[2] > 1 or row_bytes <= SHORT_ROW or (g.arrays_bytes >= FAR_BYTES and row_bytes < PAGE)
     key = g.dtype, g.kernel[1:], g.row_unit, g.stride[1:], g.dilation[1], groups, rows, streamed, asks
     task = address(
         "task", ("sweep", *key), target, lambda module: write_task(Code(module, "task", target, "pii"), *key)
