@@ -24,6 +24,8 @@ from convbench.outputs import maker
 from convbench.spec import ConvSpec, dtype_name, per_dimension
 
 AXES = {1: "W", 2: "H, W", 3: "D, H, W"}
+#: Multiply-adds from which a plan's workers are summoned: less is done before they come, or nearly.
+SUMMONED_MACS = 4_000_000
 
 
 @dataclass(slots=True)
@@ -45,7 +47,8 @@ class _Prepared:
     def use(self, plan: Plan) -> None:
         """From now on `plan` computes."""
         self.plan = plan
-        self.summon = getattr(plan, "summon", None) if self.dense else None
+        worth_it = self.dense and self.spec.macs >= SUMMONED_MACS
+        self.summon = getattr(plan, "summon", None) if worth_it else None
 
     @property
     def nbytes(self) -> int:

@@ -12,7 +12,7 @@ import sys
 
 from convbench.outputs import ARRAY_DATA
 
-from . import scheduling, team
+from . import scheduling, team, waking
 from .atomics import add, get, put, swap_if
 from .target import target
 from .vector import Code
@@ -38,7 +38,7 @@ MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
 JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, WOKEN, THREADS, PROCESSOR, GUEST = (
     128 * i for i in range(14)
 )
-FIRST_HALF, SECOND_HALF, SUMMONS, TEAM, HANDLES = (128 * i for i in range(14, 19))
+FIRST_HALF, SECOND_HALF, SUMMONS, TEAM, LAST_ALONE, HANDLES = (128 * i for i in range(14, 20))
 MAX_WORKERS = 1023
 # A line for each thread, the caller's first: whether it has a task, its number in the system, the processor time that
 # it had when a waiting caller last looked.
@@ -47,10 +47,12 @@ AT_WORK, THREAD, TIME = 0, 8, 16
 POOL_BYTES = LINES + LINE_BYTES * (MAX_WORKERS + 1)
 LOW = (1 << 32) - 1
 
-# The head of a frame: what a call hands to its tasks, the number of this call, and how many threads it has
-# scratch for (0: none is needed); the rest of it belongs to the kernel family.
-FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS = (8 * i for i in range(6))
-FRAME_HEAD = 6
+# The head of a frame: what a call hands to its tasks, the number of this call, how many threads it has scratch for (0:
+# none is needed), and the times of calls that found the workers asleep (`waking`); the rest belongs to the family.
+FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS, FRAME_WOKEN, FRAME_ALONE = (
+    8 * i for i in range(8)
+)
+FRAME_HEAD = 8
 
 
 def _no_task(pool):
@@ -182,8 +184,11 @@ def posix_threads():
         return None
 
 
-def _publish(code, pool, frame, tasks):
-    """Put up a job, and have the team do it or wake the workers that sleep."""
+def _publish(code, pool, frame, tasks, timed, begin):
+    """Put up a job, and have the team do it or wake the workers that sleep, if that is worth it.
+
+    `timed` gets the place for the job's time then, and `begin` when it began.
+    """
     threads = (frame + FRAME_THREADS).load()
     limit = threads.compare(">", 0).choose(threads, MAX_WORKERS + 1)
     by_team = _by_team(code, pool, limit)
@@ -200,7 +205,12 @@ def _publish(code, pool, frame, tasks):
         with no:
             _make_way(code, pool)
             with code.when(get(pool + SLEEPERS).compare(">", 0)):
-                _wake(code, pool)
+                now, woken, alone = _clock(code, code.stack(16)), frame + FRAME_WOKEN, frame + FRAME_ALONE
+                begin.store(now)
+                worth = waking.is_worth_it(code, woken, alone, pool + LAST_ALONE, now, SPIN_NANOSECONDS)
+                timed.store(worth.compare("==", 1).choose(woken, alone))
+                with code.when(worth.compare("==", 1)):
+                    _wake(code, pool)
 
 
 def _by_team(code, pool, limit):
@@ -333,10 +343,14 @@ def write_call(module, memory):
         owned.store(1)
     with code.either(owned.load().compare("==", 1)) as (yes, no):
         with yes:
-            _publish(code, pool, frame, tasks)
+            timed, begin = code.stack(8), code.stack(8)
+            timed.store(0)
+            _publish(code, pool, frame, tasks, timed, begin)
             _drain(code, pool, code.value(0))
             _await(code, pool, tasks)
             put(pool + OWNER, 0)
+            with code.when(timed.load().compare("!=", 0)):
+                waking.note(code, timed.load_pointer(), _clock(code, code.stack(16)) - begin.load())
         with no:
             code.loop(tasks, alone)
     code.finish()

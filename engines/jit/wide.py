@@ -105,7 +105,7 @@ def _prepare_rows(geometry, machine, weight, bias):
         "filters": steps.filters,
         "out_step": math.prod(g.out) * size,
         "itemsize": size,
-        "tile": _tile(*tile, asks=layout.asks(cache_bytes())),
+        "tile": _tile(*tile, asks=layout.asks(settings.get_num_threads() * cache_bytes())),
         "edge_tile": _tile(*tile, edge=True) if layout.reads_edges() else 0,
         "stage": _stage(machine, g.dtype, g.stride[2]),
         "channels": g.channels,

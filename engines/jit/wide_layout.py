@@ -195,7 +195,7 @@ class Layout:
         return per_set <= (ROWS_PER_SET if planes == 1 else ROWS_OF_PLANES_PER_SET)
 
     def asks(self, cache_bytes):
-        """Whether tiles that read in place ask for the next ones' rows: of large planes, and arrays beyond a cache."""
+        """Whether tiles that read in place ask for the rows below: of large planes, and arrays beyond the caches."""
         g = self.geometry
         large = math.prod(g.size[1:]) * g.itemsize >= LARGE_PLANE and g.arrays_bytes > cache_bytes
         return large and self.filters == 1 and not self.fold and self.reads_in_place()
