@@ -59,26 +59,38 @@ class Case:
         return {name: self.candidates[name].measured for name in self.ways if self.candidates[name].measured}
 
     def untimed(self) -> list[Engine]:
-        """The variants that are worth a try and that no record has, the fastest by prediction first.
+        """The variants that are worth a try and that no record has, the most promising first.
 
         What its engine's model picks goes before any engine's other variants, and both before engines that are far
         behind by prediction, which may use up the time: 1024 -> 40 channels at 112x112, 1x1, the plan of `fft`,
         predicted to take 12 times as long, left none for a variant of `direct` that takes 0.7 of the time.  Beside a
         pinned record nothing is worth a try.
+
+        Of those that are predicted to be about as fast the leanest goes first, for large workspaces take long:
+        512 -> 1024 channels at 19x19, 3x3, dilation 6, the plan of `winograd` takes 0.7 s, and left none for `direct`.
         """
         if self.measured and self.record and self.record.pinned:
             return []
         known = self.record.timings if self.record else {}
         best = min(self.candidates[name].predicted for name in self.ways)
         limit = max(HOPELESS * best, self.cheap_seconds)
+
         found = [
-            (self.candidates[name].predicted > NEAR * best, rank > 0, self.candidates[name].predicted, way)
+            (name, rank, way)
             for name, ways in self.ways.items()
             for rank, way in enumerate(ways)
             if (timing := known.get(records.name_of(name, way.variant))) is None or timing.version != way.version
             if self.candidates[name].predicted <= limit
         ]
-        return [way for *_, way in sorted(found, key=lambda item: item[:3])]
+
+        def turn(item):
+            name, rank, _ = item
+            candidate = self.candidates[name]
+            close = candidate.predicted <= LEAN_NEAR * best
+            order = candidate.workspace_bytes if close else candidate.predicted
+            return candidate.predicted > NEAR * best, rank > 0, not close, order
+
+        return [way for *_, way in sorted(found, key=turn)]
 
     def add(self, timings: Mapping[Way, Timing], lacking=()) -> None:
         """Take new timings in, record them, and refuse engines of which all that was tried ran out of memory."""

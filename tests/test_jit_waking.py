@@ -17,66 +17,81 @@ from convbench.engines.jit.target import target
 from convbench.engines.jit.vector import Code
 
 CLOSE, NOW = 200_000, 10**12
-WOKEN, ALONE, LAST, TIME = range(4)
+HELPED, ALONE, LAST, HOLD, AWAKE, TIME = range(6)
+LONG_AGO = NOW - 10**9
 
 
 def write_decide(module):
     code = Code(module, "decide", target(), "p")
     (words,) = code.arguments
-    woken, alone, last = (words + 8 * word for word in (WOKEN, ALONE, LAST))
-    time = words + 8 * TIME
-    time.store(waking.is_worth_it(code, woken, alone, last, time.load(), CLOSE))
+    helped, alone, last, _, awake, time = (words + 8 * word for word in range(6))
+    time.store(waking.is_worth_it(code, helped, alone, last, awake, time.load(), CLOSE))
     code.finish()
 
 
 def write_note(module):
-    code = Code(module, "note", target(), "p")
-    (words,) = code.arguments
-    waking.note(code, words, (words + 8 * TIME).load())
+    code = Code(module, "note", target(), "pi")
+    usual, taken = code.arguments
+    waking.note(code, usual, taken)
     code.finish()
 
 
-def run(name, write, *words):
-    """What the generated function makes of four words."""
-    memory = np.array(words, np.int64)
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiler.address(name, (), target(), write))
-    function(memory.ctypes.data)
-    return memory.tolist()
+def decide(helped, alone, last=LONG_AGO, hold=0, awake=LONG_AGO):
+    """Whether others are to help, and the words afterwards."""
+    words = np.array([helped, alone, last, hold, awake, NOW], np.int64)
+    function = compiler.address("decide", (), target(), write_decide)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)(words.ctypes.data)
+    return bool(words[TIME]), words
+
+
+def note(usual, taken):
+    """The usual time after a job."""
+    word = np.array([usual], np.int64)
+    function = compiler.address("note", (), target(), write_note)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(function)(word.ctypes.data, taken)
+    return int(word[0])
 
 
 @pytest.mark.parametrize(
-    ("woken", "alone", "since", "wakes"),
+    ("helped", "alone", "by_itself"),
     [
-        (0, 0, 10**9, 1),  # the first call
-        (50_000, 0, 10**9, 0),  # the second, never tried alone
-        (150_000, 0, 10**9, 1),  # too long to try
-        (50_000, 37_000, 10**9, 0),
-        (50_000, 60_000, 10**9, 1),
-        (50_000, 37_000, 150_000, 1),  # one of a row of jobs
+        (0, 0, False),  # the first call
+        (50_000, 0, True),  # the second: never tried alone
+        (150_000, 0, False),  # too long to try
+        (50_000, 37_000, True),
+        (50_000, 60_000, False),
     ],
 )
-def test_a_job_wakes_workers_if_it_was_faster_so(woken, alone, since, wakes):
-    *_, last, answer = run("decide", write_decide, woken, alone, NOW - since, NOW)
-    assert answer == wakes
-    assert (last == NOW) == (alone < woken < waking.LONG_NANOSECONDS)
+def test_a_job_has_help_if_it_was_faster_so(helped, alone, by_itself):
+    helps, words = decide(helped, alone)
+    assert helps != by_itself
+    assert (words[LAST] == NOW) == by_itself
+
+
+def test_jobs_in_a_row_wake_workers_unless_those_do_not_stay_awake():
+    assert decide(50_000, 37_000, last=NOW - CLOSE // 2)[0]
+    helps, words = decide(50_000, 37_000, last=NOW - CLOSE // 2, awake=NOW - CLOSE // 2)
+    assert not helps
+    assert words[HOLD] == NOW + waking.HOLD_NANOSECONDS
+    assert not decide(50_000, 37_000, last=NOW - CLOSE // 2, hold=NOW + 1)[0]
+    assert decide(50_000, 60_000, last=NOW - CLOSE // 2, hold=NOW + 1)[0]
 
 
 def test_the_other_way_is_tried_again_some_day():
-    words = [50_000, 49_000, NOW - 10**9, NOW]
+    words = [50_000, 49_000]
     for _ in range(50):
-        woken, alone, _, answer = run("decide", write_decide, *words)
-        if answer:
+        helps, (*words, _, _, _, _) = decide(*words)
+        if helps:
             break
-        words = [woken, alone, NOW - 10**9, NOW]
-    assert answer == 1
-    assert woken <= 49_000
+    assert helps
+    assert words[HELPED] <= 49_000
 
 
 def test_times_are_steady():
-    assert run("note", write_note, 0, 0, 0, 80_000)[WOKEN] == 80_000
-    assert run("note", write_note, 40_000, 0, 0, 44_000)[WOKEN] == 41_000
-    assert run("note", write_note, 40_000, 0, 0, 4_000_000)[WOKEN] == 50_000  # the caller had lost its processor
-    assert run("note", write_note, 40_000, 0, 0, 20_000)[WOKEN] == 35_000
+    assert note(0, 80_000) == 80_000
+    assert note(40_000, 44_000) == 41_000
+    assert note(40_000, 4_000_000) == 50_000  # the caller had lost its processor
+    assert note(40_000, 20_000) == 35_000
 
 
 @pytest.mark.parametrize("alone_is_faster", [True, False])
@@ -90,7 +105,7 @@ def test_calls_of_a_plan_go_the_faster_way(monkeypatch, alone_is_faster):
     plan, out = Direct("wide").plan(spec, weight), np.empty(spec.output_shape, "float32")
     plan(x, out)
     words = plan._frames[0][2]
-    words[pool_code.FRAME_WOKEN // 8], words[pool_code.FRAME_ALONE // 8] = (
+    words[pool_code.FRAME_HELPED // 8], words[pool_code.FRAME_ALONE // 8] = (
         (90_000, 10) if alone_is_faster else (10, 90_000)
     )
     memory, end = parallel._pool.memory, time.monotonic() + 20

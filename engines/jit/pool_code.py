@@ -49,10 +49,13 @@ LOW = (1 << 32) - 1
 
 # The head of a frame: what a call hands to its tasks, the number of this call, how many threads it has scratch for (0:
 # none is needed), and the times of calls that found the workers asleep (`waking`); the rest belongs to the family.
-FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS, FRAME_WOKEN, FRAME_ALONE = (
+FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS, FRAME_HELPED, FRAME_ALONE = (
     8 * i for i in range(8)
 )
 FRAME_HEAD = 8
+
+# Who does a job with the caller: the workers that are awake, those that sleep, too, or the team.
+AS_THEY_ARE, WOKEN_ONES, BY_TEAM = range(3)
 
 
 def _no_task(pool):
@@ -191,7 +194,11 @@ def _publish(code, pool, frame, tasks, timed, begin):
     """
     threads = (frame + FRAME_THREADS).load()
     limit = threads.compare(">", 0).choose(threads, MAX_WORKERS + 1)
-    by_team = _by_team(code, pool, limit)
+    way = code.stack(8)
+    way.store(AS_THEY_ARE)
+    with code.when(get(pool + SLEEPERS).compare(">", 0)):
+        _find_way(code, pool, frame, limit, way, timed, begin)
+    by_team = way.load().compare("==", BY_TEAM)
     (pool + FUNCTION).store((frame + FRAME_FUNCTION).load())
     (pool + FRAME).store(frame)
     put(pool + LIMIT, by_team.choose(0, limit))
@@ -204,22 +211,20 @@ def _publish(code, pool, frame, tasks, timed, begin):
             team.run(code, pool + TEAM)
         with no:
             _make_way(code, pool)
-            with code.when(get(pool + SLEEPERS).compare(">", 0)):
-                now, woken, alone = _clock(code, code.stack(16)), frame + FRAME_WOKEN, frame + FRAME_ALONE
-                begin.store(now)
-                worth = waking.is_worth_it(code, woken, alone, pool + LAST_ALONE, now, SPIN_NANOSECONDS)
-                timed.store(worth.compare("==", 1).choose(woken, alone))
-                with code.when(worth.compare("==", 1)):
-                    _wake(code, pool)
+            with code.when(way.load().compare("==", WOKEN_ONES)):
+                _wake(code, pool)
 
 
-def _by_team(code, pool, limit):
-    """Whether a job for at most `limit` threads is one for the team: the workers sleep, and its members spin."""
-    found, threads = code.stack(8), (pool + THREADS).load() + 1
-    found.store(0)
-    with code.when(get(pool + SLEEPERS).compare(">", 0)):
-        found.store(team.takes(code, pool + TEAM, threads.least(limit)))
-    return found.load().compare("!=", 0)
+def _find_way(code, pool, frame, limit, way, timed, begin):
+    """How a job for at most `limit` threads is done while workers sleep."""
+    now, helped, alone = _clock(code, code.stack(16)), frame + FRAME_HELPED, frame + FRAME_ALONE
+    worth = waking.is_worth_it(code, helped, alone, pool + LAST_ALONE, pool + WOKEN, now, SPIN_NANOSECONDS)
+    begin.store(now)
+    timed.store(alone)
+    with code.when(worth.compare("==", 1)):
+        timed.store(helped)
+        by_team = team.takes(code, pool + TEAM, ((pool + THREADS).load() + 1).least(limit))
+        way.store(by_team.compare("!=", 0).choose(BY_TEAM, WOKEN_ONES))
 
 
 def write_member(module):
