@@ -26,7 +26,7 @@ class IncrementalPlan:
     Parameters
     ----------
     trial : convbench.selection.Trial
-        The candidates, the fastest by prediction first, and who takes their timings.
+        The candidates, the most promising first, and who takes their timings.
     make_plan : callable
         Plans an engine.
     settled : callable

@@ -522,6 +522,14 @@ def test_who_is_predicted_to_be_fast_gets_its_turn_first(house, tuning_seconds):
     assert slow.calls > 0, f"{SPEC}: its turn comes the next time"
 
 
+def test_of_those_that_are_about_as_fast_the_leanest_gets_its_turn_first(house, tuning_seconds):
+    tuning_seconds(1.0)
+    large = house("large", 1e-3, seconds=0.3, workspace=1 << 27)
+    lean, other = house("lean", 1.2e-3, seconds=60.0, workspace=1 << 20), house("other", 1.3e-3, seconds=0.1)
+    selected = _select("measure")
+    assert (lean.calls, large.calls, other.calls) == (1, 0, 0), str(selected)
+
+
 def test_one_run_ends_the_measurement_of_a_very_large_problem(house, tuning_seconds):
     tuning_seconds(1.0)
     slow, other = house("slow", 1e-3, seconds=60.0), house("other", 2e-3, seconds=50.0)

@@ -52,7 +52,7 @@ LOW = (1 << 32) - 1
 FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS, FRAME_HELPED, FRAME_ALONE = (
     8 * i for i in range(8)
 )
-FRAME_HEAD = 8
+FRAME_HEAD = 9  # behind FRAME_ALONE there is one more word of `waking`
 
 # Who does a job with the caller: the workers that are awake, those that sleep, too, or the team.
 AS_THEY_ARE, WOKEN_ONES, BY_TEAM = range(3)

@@ -7,11 +7,13 @@ such jobs follow each other closely they wake the workers for the next ones, if 
 
 #: A job that takes longer with others is not tried alone.
 LONG_NANOSECONDS = 100_000
-#: What a time counts for beside those before it, one in so many; it counts as at most twice those, for a caller may
-#: lose its processor for milliseconds.
-STEADY = 4
+#: So many calls go either way in turn at first, for the first of them bring code and data into the caches.
+TRIALS = 8
+#: What a time counts for beside those before it, one in so many: a shorter one, and a longer one, which counts as at
+#: most twice those, for a caller may lose its processor for milliseconds.
+SHORTER, LONGER = 2, 8
 #: One in so many: by that the time of the way that is not taken gets shorter, so that it is tried again.
-FORGETFUL = 256
+FORGETFUL = 128
 #: How long no jobs wake workers for the next ones after some that were woken did not stay awake: another library's
 #: threads have their cores.  1025 samples, k = 256, in turn with ONNX Runtime, 16 us without this and 8 with it (Zen 4,
 #: 2026-11).
@@ -21,26 +23,31 @@ HOLD_NANOSECONDS = 10_000_000
 def is_worth_it(code, helped, alone, last, awake, now, close):
     """1 if others are to help `now`, else 0.
 
-    `helped` and `alone` point to the job's times, 0 before the first; `last` to the time of the last job that was done
-    alone, which was close by if less than `close` nanoseconds ago, and behind it to the time until which that does not
-    matter; `awake` to when the workers were woken.
+    `helped` and `alone` point to the job's times, 0 before the first, and behind the latter to how many calls were
+    decided; `last` to the time of the last job that was done alone, which was close by if less than `close` nanoseconds
+    ago, and behind it to the time until which that does not matter; `awake` to when the workers were woken.
     """
-    with_others, by_itself, hold = helped.load(), alone.load(), last + 8
-    faster = by_itself.compare("<", with_others) & with_others.compare("<", LONG_NANOSECONDS)
+    with_others, by_itself, calls, hold = helped.load(), alone.load(), alone + 8, last + 8
+    count = calls.load()
+    calls.store(count + 1)
+    faster = by_itself.compare("<", with_others).choose(1, 0)
+    alone_now = count.compare("<", TRIALS).choose(count & 1, faster)
+    alone_now = with_others.compare("<", LONG_NANOSECONDS).choose(alone_now, 0).compare("==", 1)
     with code.when((now - awake.load()).compare("<", close)):
         hold.store(now + HOLD_NANOSECONDS)
     follows = (now - last.load()).compare("<", close) & now.compare(">", hold.load())
-    with code.either(faster) as (yes, no):
+    with code.either(alone_now) as (yes, no):
         with yes:
             last.store(now)
             helped.store(with_others - with_others // FORGETFUL)
         with no:
             alone.store(by_itself - by_itself // FORGETFUL)
-    return faster.choose(follows.choose(1, 0), 1)
+    return alone_now.choose(follows.choose(1, 0), 1)
 
 
 def note(code, usual, taken):
     """Take in how long a job has taken."""
     before = usual.load()
-    after = before + ((before * 2).least(taken) - before) // STEADY
+    more = (before * 2).least(taken) - before
+    after = before + more.compare("<", 0).choose(more // SHORTER, more // LONGER)
     usual.store(before.compare("==", 0).choose(taken, after))
