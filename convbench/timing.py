@@ -16,6 +16,7 @@ QUIET_SECONDS = 5e-3  # how long the process must be idle before rivals count as
 QUIET_SHARE = 0.2  # ... where idle is less than this share of one processor
 TURN_SECONDS = 0.01
 SAMPLES_PER_TURN = 20
+SURE_SAMPLES, SURE_SECONDS = 3, 0.1  # a turn of slow calls goes on for so many, if not for longer than this
 MIN_SAMPLE_SECONDS = 50e-6  # shorter calls are repeated within one sample: the clock resolves ~50 ns
 KEPT_SAMPLES = 20  # of one timing in a report: enough for a test and an interval of the median
 CLEARLY_FASTER = 1.05  # a rival replaces the incumbent only past this, and with separated quartiles
@@ -64,7 +65,7 @@ def interleaved_samples(
 
     Rivals disturb each other after they are done: the threads of a BLAS or of OpenMP go on
     spinning for up to 80 ms, and take a core from whoever comes next.  So a turn begins with a
-    rest and an untimed call, and then takes samples for `TURN_SECONDS`.  After the first round a
+    rest and an untimed call, and then takes samples for `TURN_SECONDS`, or a few of slow calls.  After the first round a
     call that takes more than `drop_beyond` times the best is timed no more: what it has is its
     result.  The others get at least `MIN_ROUNDS` turns, even when that takes longer.
 
@@ -192,9 +193,16 @@ def _turn(call, clock, end=math.inf):
     call()
     once = clock() - begin
     samples = []
-    while clock() < end and (not samples or (len(samples) < SAMPLES_PER_TURN and clock() - begin < TURN_SECONDS)):
+    while clock() < end and (not samples or clock() - begin < _turn_seconds(len(samples))):
         samples.append(seconds_per_call(call, repeats_for(once), clock))
     return once, samples
+
+
+def _turn_seconds(count):
+    """How long a turn may have taken that goes on after so many samples."""
+    if count < SURE_SAMPLES:
+        return SURE_SECONDS
+    return TURN_SECONDS if count < SAMPLES_PER_TURN else 0.0
 
 
 def repeats_for(once: float) -> int:
