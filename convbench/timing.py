@@ -65,9 +65,9 @@ def interleaved_samples(
 
     Rivals disturb each other after they are done: the threads of a BLAS or of OpenMP go on
     spinning for up to 80 ms, and take a core from whoever comes next.  So a turn begins with a
-    rest and an untimed call, and then takes samples for `TURN_SECONDS`, or a few of slow calls.  After the first round a
-    call that takes more than `drop_beyond` times the best is timed no more: what it has is its
-    result.  The others get at least `MIN_ROUNDS` turns, even when that takes longer.
+    rest and an untimed call, and then takes samples for `TURN_SECONDS`, or a few of slow calls.  After
+    the first round a call that takes more than `drop_beyond` times the best is timed no more: what it
+    has is its result.  The others get at least `MIN_ROUNDS` turns, even when that takes longer.
 
     Parameters
     ----------
@@ -148,10 +148,10 @@ def samples_within_limit(
             break
         try:
             call = make()
-            if samples:
-                if clock() + pause >= end:
-                    break
+            if clock() + pause < end:
                 rest(pause)
+            elif samples:
+                break
             once, taken = _turn(call, clock, end)
         except MemoryError:
             lacking.append(name)

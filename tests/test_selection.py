@@ -799,8 +799,8 @@ def test_the_variant_that_the_model_picks_stays_unless_another_is_clearly_faster
 def test_engines_that_are_far_behind_by_prediction_leave_the_variants_their_time(house, tuning_seconds):
     tuning_seconds(1.0)
     far = house("far", predicted=10e-3, seconds=0.9)
-    _Twofold.registered(far.clock, slow=0.2, quick=0.1)
-    near = house("near", predicted=2e-3, seconds=0.15)
+    _Twofold.registered(far.clock, slow=0.15, quick=0.1)
+    near = house("near", predicted=2e-3, seconds=0.12)
     chosen = _select("measure")
     assert (chosen.engine, chosen.variant) == ("twofold", "quick"), str(SPEC)
     assert (near.calls > 0, far.calls) == (True, 0), str(SPEC)
