@@ -70,6 +70,7 @@ def test_first_calls_go_either_way_in_turn():
     assert [decide(0, 0, calls=0)[0], decide(50_000, 0, calls=1)[0]] == [True, False]
     assert [decide(50_000, 37_000, calls=2)[0], decide(50_000, 60_000, calls=3)[0]] == [True, False]
     assert decide(150_000, 0, calls=1)[0]
+    assert decide(50_000, 120_000, calls=3)[0]
 
 
 def test_jobs_in_a_row_wake_workers_unless_those_do_not_stay_awake():

@@ -7,7 +7,8 @@ such jobs follow each other closely they wake the workers for the next ones, if 
 
 #: A job that takes longer with others is not tried alone.
 LONG_NANOSECONDS = 100_000
-#: So many calls go either way in turn at first, for the first of them bring code and data into the caches.
+#: So many calls go either way in turn at first, for the first of them bring code and data into the caches; unless alone
+#: they take twice as long.
 TRIALS = 8
 #: What a time counts for beside those before it, one in so many: a shorter one, and a longer one, which counts as at
 #: most twice those, for a caller may lose its processor for milliseconds.
@@ -30,9 +31,9 @@ def is_worth_it(code, helped, alone, last, awake, now, close):
     with_others, by_itself, calls, hold = helped.load(), alone.load(), alone + 8, last + 8
     count = calls.load()
     calls.store(count + 1)
-    faster = by_itself.compare("<", with_others).choose(1, 0)
-    alone_now = count.compare("<", TRIALS).choose(count & 1, faster)
-    alone_now = with_others.compare("<", LONG_NANOSECONDS).choose(alone_now, 0).compare("==", 1)
+    trial = count.compare("<", TRIALS) & by_itself.compare("<", with_others * 2)
+    better = trial.choose(count & 1, by_itself.compare("<", with_others).choose(1, 0))
+    alone_now = better.compare("==", 1) & with_others.compare("<", LONG_NANOSECONDS)
     with code.when((now - awake.load()).compare("<", close)):
         hold.store(now + HOLD_NANOSECONDS)
     follows = (now - last.load()).compare("<", close) & now.compare(">", hold.load())
