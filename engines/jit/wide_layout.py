@@ -33,7 +33,7 @@ ROWS_ON_PAGES = 8
 PAGE = 4096
 #: Rows that may share a set of the first-level cache, as many as the smallest in use has ways, before they are copied
 #: into a patch that spreads them; tiles are of `ROWS_ON_PAGES` where that saves the copies.  In place and copied, us:
-#: 512 x 512, k = 5, 7, 9 (6 to 8 rows of tiles of 8 per set) 68, 119, 196 and 87, 141, 208; 120 channels at 128 x 256,
+#: 512 x 512, k = 5, 7, 9 (6 to 8 rows of tiles of 8 per set) 62, 121, 193 and 76, 133, 207; 120 channels at 128 x 256,
 #: k = 5, dilation 2, 1340 and 1720; 64 at 64 x 256, k = 5 (5 rows of tiles of 16) 300 and 330 (Zen 4, 2026-11).
 ROWS_PER_SET = 8
 #: ... of several planes, each of which has such rows: 16 channels at 512 x 512, k = 5, 8 rows 2100, copied 1140 us.
