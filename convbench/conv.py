@@ -24,7 +24,7 @@ from convbench.outputs import maker
 from convbench.spec import ConvSpec, dtype_name, per_dimension
 
 AXES = {1: "W", 2: "H, W", 3: "D, H, W"}
-#: Multiply-adds from which a plan's workers are summoned: less is done before they come, or nearly.
+#: Multiply-adds from which a plan's workers are summoned: less may be done faster without them, as plans find out.
 SUMMONED_MACS = 4_000_000
 
 

@@ -74,7 +74,6 @@ class Case:
         known = self.record.timings if self.record else {}
         best = min(self.candidates[name].predicted for name in self.ways)
         limit = max(HOPELESS * best, self.cheap_seconds)
-
         found = [
             (name, rank, way)
             for name, ways in self.ways.items()

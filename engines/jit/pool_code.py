@@ -49,10 +49,9 @@ LOW = (1 << 32) - 1
 
 # The head of a frame: what a call hands to its tasks, the number of this call, how many threads it has scratch for (0:
 # none is needed), and the times of calls that found the workers asleep (`waking`); the rest belongs to the family.
-FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS, FRAME_HELPED, FRAME_ALONE = (
-    8 * i for i in range(8)
-)
-FRAME_HEAD = 9  # behind FRAME_ALONE there is one more word of `waking`
+FRAME_FUNCTION, FRAME_TASKS, FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL, FRAME_THREADS = (8 * i for i in range(6))
+FRAME_HELPED, FRAME_ALONE, _FRAME_DECISIONS = (8 * i for i in range(6, 9))
+FRAME_HEAD = 9
 
 # Who does a job with the caller: the workers that are awake, those that sleep, too, or the team.
 AS_THEY_ARE, WOKEN_ONES, BY_TEAM = range(3)

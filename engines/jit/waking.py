@@ -10,9 +10,9 @@ LONG_NANOSECONDS = 100_000
 #: So many calls go either way in turn at first, for the first of them bring code and data into the caches; unless alone
 #: they take twice as long.
 TRIALS = 8
-#: What a time counts for beside those before it, one in so many: a shorter one, and a longer one, which counts as at
-#: most twice those, for a caller may lose its processor for milliseconds.
-SHORTER, LONGER = 2, 8
+#: What a time counts for beside those before it, one in so many; it counts as at most twice those, for a caller may
+#: lose its processor for milliseconds.
+STEADY = 4
 #: One in so many: by that the time of the way that is not taken gets shorter, so that it is tried again.
 FORGETFUL = 128
 #: How long no jobs wake workers for the next ones after some that were woken did not stay awake: another library's
@@ -49,6 +49,5 @@ def is_worth_it(code, helped, alone, last, awake, now, close):
 def note(code, usual, taken):
     """Take in how long a job has taken."""
     before = usual.load()
-    more = (before * 2).least(taken) - before
-    after = before + more.compare("<", 0).choose(more // SHORTER, more // LONGER)
+    after = before + ((before * 2).least(taken) - before) // STEADY
     usual.store(before.compare("==", 0).choose(taken, after))
