@@ -17,8 +17,8 @@ Plan = Callable[[np.ndarray, np.ndarray], object]
 ``spec.dtype``; they do not overlap, and `x` is never written.  (An engine that
 takes channels-last memory gets it when ``spec.memory_format`` says so.)  A plan is called by one
 thread at a time.  An attribute ``nbytes`` tells what it holds; without one it counts as 0.  Where ``summon`` is
-a function, it is called a moment before the plan is, if the problem is not small: what the plan computes with, say threads that sleep, gets ready
-while the output is made.
+a function, it is called a moment before the plan is, if the problem is not small: what the plan
+computes with, say threads that sleep, gets ready while the output is made.
 """
 
 UNROUNDED_GUARD = 2  # roundings beside the products and sums: the result's own, and the bias'
