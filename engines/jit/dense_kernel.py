@@ -66,8 +66,8 @@ class Tile:
         The taps that one round multiplies.
     last : bool
         Whether inputs' pixels are `x_pixel` bytes apart, read from the frame (channels-last); else they are neighbours.
-    asks : str
-        What it asks the memory for besides inputs: "weights", "outputs" or "nothing".
+    asks : frozenset of str
+        What it asks the memory for besides inputs: "weights", "outputs".
     """
 
     rows: int
@@ -76,7 +76,7 @@ class Tile:
     dtype: str
     run: Run
     last: bool
-    asks: str
+    asks: frozenset
 
 
 def kernel_address(tile, target):
@@ -112,10 +112,10 @@ def write_kernel(module, tile, target):
 
     def multiply(k, weights, asked, *sums):
         sums = list(sums)
-        if tile.asks == "outputs":
+        if "outputs" in tile.asks:
             code.prefetch(outputs + asked, write=True)
             asked = (asked + asked_step).least(asked_last)
-        if tile.asks == "weights":
+        if "weights" in tile.asks:
             ask(code, weights, len(taps) * len(vectors) * kind.bytes)
         columns = [
             [
