@@ -19,6 +19,7 @@ from convbench import settings
 
 from . import parallel
 from . import product_kernel as kernels
+from .dense_layout import shared
 from .dense_tiling import INSTRUCTIONS_PER_CYCLE, in_halves, parts
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
@@ -254,6 +255,7 @@ class ProductPlan(Framed):
         wanted = max(1, min(int(cycles / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads()))
         row_parts = math.ceil(self._outputs * self._k_block * item / WEIGHT_BYTES)
         tile_parts = math.ceil(wanted / (images * row_parts))
+        tile_parts = shared(tile_parts, images * row_parts) if wanted > 1 else tile_parts
         if self._k_block < self._inputs:
             tile_parts = max(tile_parts, math.ceil(self._pixels * self._outputs * item / row_parts / SUM_BYTES))
         tile_parts = min(tile_parts, across)
