@@ -21,12 +21,12 @@ from convbench import settings
 
 from . import dense_kernel as kernels
 from . import parallel
+from .ahead import LINE_BYTES, are_far, inputs_level
 from .dense_layout import Layout, shared, turns
 from .dense_shape import BAND_SHARE, Shape
 from .dense_tiling import Machine, choose, in_halves, parts, runs
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
-from .weights_ahead import are_far
 
 DTYPES = ("float32", "float64")
 #: Part of the L2 cache for one block's weights; more k than fit are done in turns that leave their sums in scratch. 512
@@ -205,10 +205,10 @@ class DensePlan(Framed):
     def _asks(self):
         """What kernels ask for: weights that are far, and, channels-first, outputs.
 
-        Both where both are: 256 -> 1024 channels at 14x14, 1x1, batch 8, weights only 4.72 ms, both 4.26; 512 -> 1024 at
-        28x28, stride 2, batch 8, 8.84 and 8.59 (Zen 4, November 2026).  Not outputs channels-last, where kernels need
-        their address registers for the pixels (64 -> 256 channels at 56x56, 1x1, batch 8: 356 GFLOP/s without, 162
-        with it; Zen 5, November 2026).
+        Both where both are: 256 -> 1024 channels at 14x14, 1x1, batch 8, weights only 4.72 ms, both 4.26; 512 -> 1024
+        at 28x28, stride 2, batch 8, 8.84 and 8.59 (Zen 4, November 2026).  Not outputs channels-last, where kernels
+        need their address registers for the pixels (64 -> 256 channels at 56x56, 1x1, batch 8: 356 GFLOP/s without,
+        162 with it; Zen 5, November 2026).
         """
         wanted = {"weights": are_far(self._weights.nbytes), "outputs": not self._reads_last}
         return frozenset(name for name, asked in wanted.items() if asked)
@@ -219,8 +219,17 @@ class DensePlan(Framed):
         return self._shape.last or self._layout.turned
 
     def _kernel(self, rows, columns, channels):
-        tile = kernels.Tile(rows, columns, channels, self._dtype, self._tiling.run, self._reads_last, self._asks())
+        asks, level = self._asks(), self._input_level(rows, columns)
+        tile = kernels.Tile(rows, columns, channels, self._dtype, self._tiling.run, self._reads_last, asks, level)
         return kernels.kernel_address(tile, self._target)
+
+    def _input_level(self, rows, columns):
+        """The cache that a tile asks the next one's inputs into; a copy is in the second already."""
+        if self._layout.copying or self._reads_last:
+            return 1
+        run = self._tiling.run
+        lines = rows * len(kernels.fetched_ahead(columns, run.stride, self._itemsize, False))
+        return inputs_level(self._shape.k_count * lines * LINE_BYTES, run.stride > 1)
 
     def _position_table(self, kinds):
         """A record for each tile of an image, and where each (slice, band) ends."""

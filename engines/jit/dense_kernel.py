@@ -15,13 +15,13 @@ multiply-adds, where single taps take 42 and 6.
 import dataclasses
 
 from . import compile as compiler
+from .ahead import LINE_BYTES, ask
 from .dense_copy import SCRATCH_HEAD, Lines, TurnedLines, copy_once
 from .dense_tiling import PIXELS_PER_BASE, Run
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_TASKS
 from .records import Record, size, slots
 from .transpose import transposed
 from .vector import Code, Kind
-from .weights_ahead import LINE_BYTES, ask
 
 #: What is the same for all tiles of a plan.
 FRAME = slots(
@@ -68,6 +68,8 @@ class Tile:
         Whether inputs' pixels are `x_pixel` bytes apart, read from the frame (channels-last); else they are neighbours.
     asks : frozenset of str
         What it asks the memory for besides inputs: "weights", "outputs".
+    level : int
+        The cache that it asks the next tile's inputs into.
     """
 
     rows: int
@@ -77,6 +79,7 @@ class Tile:
     run: Run
     last: bool
     asks: frozenset
+    level: int
 
 
 def kernel_address(tile, target):
@@ -106,7 +109,7 @@ def write_kernel(module, tile, target):
     unit = frame["x_pixel"] if tile.last else kind.itemsize
     offsets = call.pointer("offsets")
     taps, inputs = range(tile.run.taps), tile.run.inputs(tile.columns)
-    ahead = _fetched_ahead(tile, kind)
+    ahead = fetched_ahead(tile.columns, tile.run.stride, kind.itemsize, tile.last)
 
     outputs, asked_step, asked_last = call.pointer("asked"), call["asked_step"], call["asked_last"]
 
@@ -135,7 +138,7 @@ def write_kernel(module, tile, target):
                         sums[at] = sums[at].fma(value, columns[tap][v])
         for start in next_starts:
             for place in ahead:
-                code.prefetch(start + offset + unit * place)
+                code.prefetch(start + offset + unit * place, cache=tile.level)
         return [weights + len(taps) * len(vectors) * kind.bytes, asked, *sums]
 
     start, start_step = (
@@ -151,14 +154,14 @@ def write_kernel(module, tile, target):
     code.finish()
 
 
-def _fetched_ahead(tile, kind):
+def fetched_ahead(columns, stride, itemsize, last):
     """Inputs of the next tile that are asked for, one in each line that is new if that tile is to the right.
 
     The cache would fetch them one after the other: 256 -> 16 channels at 56x56, 1x1, batch 16, tiles of 28 x 1: the
     last input's line only 159, both lines 318 GFLOP/s (Zen 5, November 2026).
     """
-    last = tile.run.stride * (tile.columns - 1)
-    return [last] if tile.last else list(range(last, -1, -LINE_BYTES // kind.itemsize))
+    final = stride * (columns - 1)
+    return [final] if last else list(range(final, -1, -LINE_BYTES // itemsize))
 
 
 def _input_pointers(start, inputs, unit):

@@ -19,11 +19,12 @@ from convbench import settings
 
 from . import parallel
 from . import product_kernel as kernels
+from .ahead import LINE_BYTES, are_far, inputs_level
 from .dense_layout import shared
+from .dense_shape import CONFLICT_BYTES
 from .dense_tiling import INSTRUCTIONS_PER_CYCLE, in_halves, parts
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
-from .weights_ahead import are_far
 
 #: Part of the L1 cache for the panel: of 48 KiB, 1024 -> 256 channels at 14x14, batch 8, 16 KiB 254, 24 KiB 287, 32 KiB
 #: 271 GFLOP/s (Zen 5, November 2026); of 32 KiB a busy neighbour leaves no more either.
@@ -280,11 +281,17 @@ class ProductPlan(Framed):
         asks = are_far(self._weights.nbytes)
         stride = self._spec.stride[-1] if self._strided else 0  # a vector of outputs reads so many lines, or one
         tiles = [
-            kernels.Tile(int(rows), int(v), dtype, self._in_place, asks, stride or int(v))
+            kernels.Tile(int(rows), int(v), dtype, self._in_place, asks, stride or int(v), self._input_level(int(v)))
             for rows in np.unique(self._cut.channels)
             for v in across
         ]
         return np.array([kernels.kernel_address(tile, self._target) for tile in tiles], np.int64)
+
+    def _input_level(self, vectors):
+        """The cache that the next tiles' inputs are asked into; panels' neighbours are few at a time."""
+        lines = self._inputs * vectors * kernels.RUN_TILES
+        same_sets = self._plane * self._itemsize % CONFLICT_BYTES == 0
+        return inputs_level(lines * LINE_BYTES, same_sets) if self._in_place else 1
 
     def _new_frame(self):
         """Constants and scratch for one caller at a time."""

@@ -16,11 +16,11 @@ tile has all the channels a panel would be read once only, and inputs are read w
 import dataclasses
 
 from . import compile as compiler
+from .ahead import ask
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .records import Record, size, slots
 from .transpose import SHUFFLED_STRIDE, deinterleaved
 from .vector import INDEX, Code
-from .weights_ahead import ask
 
 FRAME = slots(
     "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place scratch scratch_bytes",
@@ -52,11 +52,6 @@ PLANES_AHEAD = 8
 #: Caches cold, 256 -> 16 channels at 56x56, one tile 308, two 149, four 140 us; hot 69, 73, 73, and 512 -> 12 at 64x64
 #: 113, 113, 115 (Zen 5, November 2026; more in docs/kernels.md).
 RUN_TILES = 2
-#: Cache that they come into. Hundreds of planes' lines are more than the first level holds, of planes of 2^n bytes more
-#: than some sets of it do. Caches cold, first level and second: 256 -> 16 at 56x56 304 and 202, 64 -> 16 at 128x128 442
-#: and 283 us; in turn without a rest 128 -> 6 at 56x56, batch 8, 402 and 256 (Zen 4, 32 KiB, November 2026; of 48 KiB,
-#: Zen 5, the second took up to a tenth longer).
-RUN_CACHE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +68,8 @@ class Tile:
         Whether weights are asked for ahead.
     lines : int
         Cache lines of each plane by which the inputs of later tiles are asked for.
+    level : int
+        The cache that they are asked into.
     """
 
     channels: int
@@ -81,6 +78,7 @@ class Tile:
     in_place: bool
     asks: bool
     lines: int
+    level: int
 
 
 def kernel_address(tile, target):
@@ -120,11 +118,11 @@ def write_kernel(module, tile, target):
 
     def ask_inputs(k):
         """In place a round asks for a tile's lines of a plane, before the next plane's; otherwise for one line."""
-        rounds, each, level = (RUN_TILES, tile.lines, RUN_CACHE) if tile.in_place else (tile.lines, 1, 1)
+        rounds, each = (RUN_TILES, tile.lines) if tile.in_place else (tile.lines, 1)
         for line in range(each):
             # The line of a vector's last byte: that of its first was asked for with the vector before.
             place = (k % rounds * each + line) * kind.bytes + (kind.bytes - 1)
-            code.prefetch(call.pointer("asks") + k // rounds * frame["x_channel"] + place, cache=level)
+            code.prefetch(call.pointer("asks") + k // rounds * frame["x_channel"] + place, cache=tile.level)
 
     def multiply(k, panel, weights, *sums):
         ask_inputs(k)

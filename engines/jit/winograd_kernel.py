@@ -15,10 +15,10 @@ import dataclasses
 import math
 
 from . import compile as compiler
+from .ahead import LINE_BYTES, ask
 from .pool_code import FRAME_HEAD
 from .records import Record, slots
 from .vector import Code
-from .weights_ahead import LINE_BYTES, ask
 from .winograd_code import columns, mask_of, multiply, rows
 from .winograd_matrices import matrices
 

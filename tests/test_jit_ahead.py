@@ -1,0 +1,62 @@
+"""What kernels ask the memory for ahead of its use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convbench import settings
+from convbench.engines.jit import ahead, dense, product
+from convbench.spec import ConvSpec
+
+SMALL, LARGE = 32 << 10, 48 << 10
+
+
+@pytest.mark.parametrize(
+    ("first_level", "nbytes", "sparse", "level"),
+    [(SMALL, 8 << 10, False, 1), (SMALL, 16 << 10, False, 2), (SMALL, 64, True, 2), (LARGE, 64 << 10, True, 1)],
+)
+def test_many_inputs_come_into_the_second_level_where_the_first_is_small(
+    monkeypatch, first_level, nbytes, sparse, level
+):
+    monkeypatch.setattr(ahead, "cache_bytes", lambda level=2: first_level if level == 1 else 1 << 20)
+    assert ahead.inputs_level(nbytes, sparse) == level
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "level"),
+    [
+        ("mb1ic256ih28oc64kh1", dense.DensePlan, 2),
+        ("mb1ic16ih28oc64kh1", dense.DensePlan, 1),  # few
+        ("mb1ic16ih28oc64oh14kh1sh2", dense.DensePlan, 2),  # strided
+        ("mb1ic256ih28oc64kh3ph1", dense.DensePlan, 1),  # a copy is in that cache already
+        ("mb1ic256ih28oc8kh1", product.ProductPlan, 2),  # in place
+        ("mb1ic16ih32oc8kh1", product.ProductPlan, 2),  # in place, planes of 4 KiB
+        ("mb1ic256ih28oc64kh1", product.ProductPlan, 1),  # panels
+    ],
+)
+def test_plans_ask_for_inputs_by_how_they_read_them(monkeypatch, text, family, level):
+    monkeypatch.setattr(ahead, "cache_bytes", lambda level=2: SMALL if level == 1 else 1 << 20)
+    module = dense.kernels if family is dense.DensePlan else product.kernels
+    tiles, address = [], module.kernel_address
+    monkeypatch.setattr(module, "kernel_address", lambda tile, target: tiles.append(tile) or address(tile, target))
+    spec = ConvSpec.parse(text)
+    family(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert {tile.level for tile in tiles} == {level}, str(spec)
+
+
+@pytest.mark.parametrize(("channels", "filters", "asks"), [(16, 64, {"outputs"}), (1024, 256, {"weights", "outputs"})])
+def test_dense_kernels_ask_for_outputs_and_for_far_weights(monkeypatch, channels, filters, asks):
+    monkeypatch.setattr(ahead, "cache_bytes", lambda level=2: SMALL if level == 1 else 1 << 20)
+    spec = ConvSpec(1, channels, filters, spatial=(14, 14), kernel=(1, 1))
+    plan = dense.DensePlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert plan._asks() == asks, str(spec)
+    last = dense.DensePlan(spec.replace(memory_format="channels_last"), np.ones(spec.weight_shape, spec.dtype))
+    assert last._asks() == asks - {"outputs"}, str(spec)
+
+
+def test_products_are_cut_into_as_many_tasks_for_each_thread(monkeypatch):
+    monkeypatch.setattr(settings, "_threads", 2)
+    spec = ConvSpec.parse("mb1ic64ih32oc64kh1")
+    plan = product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert len(plan._tasks) % 2 == 0, str(spec)
