@@ -38,7 +38,7 @@ from .direct import PROCESSORS
 from .jit.target import cache_bytes
 from .jit.winograd_matrices import growth
 from .jit.winograd_strides import axes, down_across, phases, spans
-from .jit.winograd_tiling import SHARED_BYTES, choose, gather_cycles, piece_of, way_of
+from .jit.winograd_tiling import SHARED_BYTES, choose, gather_cycles, halving, piece_of, way_of
 from .phases import PhasedPlan, copies_bytes, copies_seconds, is_dilated, undilated
 
 DTYPES = ("float32", "float64")
@@ -71,7 +71,7 @@ class Winograd(Engine):
     """F(m, r) with m + r - 1 = 5 or 6 along at least one dimension, by code generated for the tile."""
 
     name = "winograd"
-    version = "4"
+    version = "5"
     summary = "minimal filtering, tiles of 5 or 6 products along a dimension"
     products = (5, 6)
     error_measure = "l2"
@@ -222,7 +222,8 @@ def _seconds(spec, outputs, machine):
     registers = REGISTERS.get(machine.vector_bytes, FEWER_REGISTERS)
     fits, threads = (vectors, 1) if way == "shared" else (fits, machine.threads)
     along = [m + r - 1 for m, r in zip(outputs, _taps(spec), strict=True)]
-    gather, scatter = gather_cycles(along, spec.stride[-1]), SCATTER_CYCLES * sum(along)
+    gather = gather_cycles(along, spec.stride[-1], machine.fma_pipes)
+    scatter = halving(machine.fma_pipes) * SCATTER_CYCLES * sum(along)
     if way == "pieces":
         piece = piece_of(products, filters, fits, machine.vector_bytes, cache_bytes())
         scatter += SUM_CYCLES * math.ceil(channels / piece)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -18,6 +19,7 @@ from convbench.engines.jit.winograd_layout import NOWHERE, Plane, runs
 from convbench.engines.jit.winograd_matrices import MOST_PRODUCTS, matrices, numbers
 from convbench.engines.jit.winograd_strides import Axis, axes, phases, places, spans
 from convbench.engines.jit.winograd_tiling import choose
+from convbench.machine import Machine
 
 NAMES = ("winograd", "winograd4", "winograd8")
 WAYS = ("fused", "pieces", "shared")
@@ -347,3 +349,13 @@ def test_weights_in_double_precision_are_transformed_in_it():
     assert error <= registry.get("winograd").error_bound(spec) * np.linalg.norm(correlate(wide, abs(x), abs(weight)))
     single, double = (registry.get("winograd4").error_bound(spec.replace(dtype=d)) for d in ("float32", "float64"))
     assert math.isclose(double * 2**29, single)  # of the same tile: there is only one
+
+
+def test_transforms_take_twice_as_long_where_vectors_are_halved():
+    """Of one channel each, transforms are nearly all; a layer that multiplies much takes twice as long for that."""
+    spec = ConvSpec.parse("g64mb1ic64ih112oc64oh56kh3sh2ph1")
+    whole = Machine("another", ("AVX512F",), 2, 2, 64, fma_pipes=2, bandwidth=24e9)
+    for name in ("winograd4", "winograd", "winograd8"):
+        seconds = [registry.get(name).predict_seconds(spec, replace(whole, fma_pipes=pipes)) for pipes in (2, 1)]
+        assert 1.5 < seconds[1] / seconds[0] < 2.1, f"{name}: {spec}"
+        assert registry.get("direct").predict_seconds(spec, replace(whole, fma_pipes=1)) < seconds[1], str(spec)

@@ -125,9 +125,9 @@ class WinogradPlan:
         cache = self._target.vector_bytes, cache_bytes()
         fitting, fits = way_of(products, *self._group, total, *cache)
         self._way = way or fitting
-        own = fits, self._threads, gather_cycles(self._form.products, self._form.stride)
-        most, threads, gather = (total, 1, 0) if self._shares else own
         machine = self._target.registers, self._target.multiplies
+        own = fits, self._threads, gather_cycles(self._form.products, self._form.stride, self._target.multiplies)
+        most, threads, gather = (total, 1, 0) if self._shares else own
         self._vectors, self._filters, _ = choose(total, self._group[1], most, *machine, threads, gather)
         self._rounds = self._blocks_of_rounds() if self._shares else [range(len(self._vectors))]
         most = self._channels

@@ -17,6 +17,10 @@ ROUND_CYCLES = 1.3
 #: Cycles of a vector of a channel's tiles at one frequency, per product along both dimensions, transformed through the
 #: second-level cache (2 -> 77 channels at 19 x 19, Zen 5, 2026-11).
 GATHER_CYCLES = 1.1
+#: Multiply-adds per cycle of the processors that cycles of transforms were measured on; those that halve their vectors
+#: take so many times as long (Zen 4, predicted / taken without: 1 -> 1 channels in 64 groups at 112x112, 3x3, stride 2,
+#: 0.57, 57 -> 2 at 7x7, batch 16, 0.35, 44 -> 2 at 20x20, 2x2, 0.42; November 2026).
+WHOLE_MULTIPLIES = 2
 #: The same where rows have a stride (5 channels of their own, 10 taps of stride 2: 10.8 us for 8.8 by prediction).
 STRIDED_GATHER = 1.8
 #: Part of the L2 cache for the transformed input of a block, and for its sums where they stay there, too.
@@ -66,12 +70,17 @@ def filter_parts(vectors, filters, registers):
     return parts(filters, math.ceil(filters / most))
 
 
-def gather_cycles(products, stride):
+def halving(multiplies):
+    """How many times as long transforms take, where so many multiply-adds of whole vectors begin in a cycle."""
+    return WHOLE_MULTIPLIES / multiplies
+
+
+def gather_cycles(products, stride, multiplies):
     """Modelled cycles to transform a vector of tiles with so many products down and across, per channel, frequency.
 
     `stride` is that along rows: they are taken apart by it, too.
     """
-    return GATHER_CYCLES * sum(products) * (STRIDED_GATHER if stride > 1 else 1)
+    return halving(multiplies) * GATHER_CYCLES * sum(products) * (STRIDED_GATHER if stride > 1 else 1)
 
 
 @functools.lru_cache(maxsize=4096)
