@@ -3,6 +3,8 @@
 import functools
 import math
 
+from convbench.machine import FMA_PIPES
+
 from .dense_tiling import in_halves, parts
 
 #: Vectors of tiles of a register block, at most.
@@ -17,10 +19,6 @@ ROUND_CYCLES = 1.3
 #: Cycles of a vector of a channel's tiles at one frequency, per product along both dimensions, transformed through the
 #: second-level cache (2 -> 77 channels at 19 x 19, Zen 5, 2026-11).
 GATHER_CYCLES = 1.1
-#: Multiply-adds per cycle of the processors that cycles of transforms were measured on; those that halve their vectors
-#: take so many times as long (Zen 4, predicted / taken without: 1 -> 1 channels in 64 groups at 112x112, 3x3, stride 2,
-#: 0.57, 57 -> 2 at 7x7, batch 16, 0.35, 44 -> 2 at 20x20, 2x2, 0.42; November 2026).
-WHOLE_MULTIPLIES = 2
 #: The same where rows have a stride (5 channels of their own, 10 taps of stride 2: 10.8 us for 8.8 by prediction).
 STRIDED_GATHER = 1.8
 #: Part of the L2 cache for the transformed input of a block, and for its sums where they stay there, too.
@@ -71,8 +69,12 @@ def filter_parts(vectors, filters, registers):
 
 
 def halving(multiplies):
-    """How many times as long transforms take, where so many multiply-adds of whole vectors begin in a cycle."""
-    return WHOLE_MULTIPLIES / multiplies
+    """How many times as long transforms take, where so many multiply-adds of whole vectors begin in a cycle.
+
+    Predicted / taken without it on a Zen 4: 64 groups of 1 -> 1 channels at 112x112, 3x3, stride 2, 0.57, 57 -> 2 at
+    7x7, batch 16, 0.35, 44 -> 2 at 20x20, 2x2, 0.42 (November 2026).
+    """
+    return FMA_PIPES / multiplies
 
 
 def gather_cycles(products, stride, multiplies):
