@@ -37,6 +37,7 @@ MOST_LEAD = 0.1
 #: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no
 #: limit where it is.
 BASE_REGISTERS, MANY = 4, 1 << 20
+COPY_CYCLES = 18
 
 
 def why_unsupported(spec):
@@ -96,6 +97,7 @@ class DensePlan(Framed):
             machine,
             self._half(),
             shape.batch * shape.groups,
+            COPY_CYCLES * shape.group_channels * math.prod(shape.spatial) / self._lanes,
         )
         self._widths = self._block_widths()
         self._layout = Layout(shape, self._tiling, self._itemsize, self._distances)
@@ -191,16 +193,18 @@ class DensePlan(Framed):
     def _cut(self):
         """The tables of positions, tasks and kernels."""
         tiling, shape = self._tiling, self._shape
-        kinds = sorted(set(itertools.product(tiling.rows, tiling.columns)))
-        self._positions, band_ends = self._position_table(kinds)
+        columns = list(zip(tiling.columns, *self._layout.beyond(), strict=True))
+        kinds = sorted(set(itertools.product(tiling.rows, columns)))
+        self._positions, band_ends = self._position_table([[kinds.index((r, c)) for c in columns] for r in tiling.rows])
         self._tasks = self._task_table(band_ends)
         self._kernels = np.array(
-            [self._kernel(*kind, int(width)) for kind in kinds for width in np.unique(self._widths)], np.int64
+            [self._kernel(rows, *column, int(width)) for rows, column in kinds for width in np.unique(self._widths)],
+            np.int64,
         )
         per_k = int(self._widths.max()) * self._itemsize
         taps = tiling.run.taps
         self._k_block = min(shape.k_count, max(1, int(WEIGHT_SHARE * cache_bytes() / per_k) // taps) * taps)
-        self._partial_bytes = max(rows * columns for rows, columns in kinds) * per_k
+        self._partial_bytes = max(tiling.rows) * max(tiling.columns) * per_k
 
     def _asks(self):
         """What kernels ask for: weights that are far, and, channels-first, outputs.
@@ -218,9 +222,18 @@ class DensePlan(Framed):
         """Whether the channels of what kernels read are innermost."""
         return self._shape.last or self._layout.turned
 
-    def _kernel(self, rows, columns, channels):
-        asks, level = self._asks(), self._input_level(rows, columns)
-        tile = kernels.Tile(rows, columns, channels, self._dtype, self._tiling.run, self._reads_last, asks, level)
+    def _kernel(self, rows, columns, low, high, channels):
+        tile = kernels.Tile(
+            rows,
+            columns,
+            channels,
+            self._dtype,
+            self._tiling.run,
+            (low, high),
+            self._reads_last,
+            self._asks(),
+            self._input_level(rows, columns),
+        )
         return kernels.kernel_address(tile, self._target)
 
     def _input_level(self, rows, columns):
@@ -232,7 +245,7 @@ class DensePlan(Framed):
         return inputs_level(self._shape.k_count * lines * LINE_BYTES, run.stride > 1)
 
     def _position_table(self, kinds):
-        """A record for each tile of an image, and where each (slice, band) ends."""
+        """A record for each tile of an image, whose rows' and columns' `kinds` are given, and where each (slice, band) ends."""
         shape, layout, tiling, item = self._shape, self._layout, self._tiling, self._itemsize
         _, _, x_slice, x_row, x_pixel = layout.read_strides
         _, _, out_slice, out_row, out_pixel = layout.out_strides
@@ -241,19 +254,19 @@ class DensePlan(Framed):
         column = np.cumsum(columns) - columns
         rows = np.array(tiling.rows)
         row = np.cumsum(rows) - rows
-        kind = np.array([[kinds.index((r, c)) for c in tiling.columns] for r in tiling.rows]) * block_kinds
         base = np.repeat([begin if layout.copying else 0 for begin, _ in layout.bands()], layout.band_groups)
-        x = ((row - base) * shape.stride[1] * x_row)[:, None] + column * shape.stride[2] * x_pixel
+        outside = [0 if layout.copying else low for low, _ in shape.padding]
+        x_rows = ((row - base) * shape.stride[1] - outside[1]) * x_row
+        x = x_rows[:, None] + (column * shape.stride[2] - outside[2]) * x_pixel
         out = (row * out_row)[:, None] + column * out_pixel
         slices = np.arange(shape.output[0])[:, None, None]
         begin = np.repeat(layout.first_slices(), layout.slice_groups)[:, None, None] if layout.copying else 0
-        outside = 0 if layout.copying else shape.padding[0][0]
         joined = len(columns) == 1 and not shape.last
         heights, widths = np.array(tiling.rows)[:, None], columns
         rows = {
-            "x": (((slices - begin) * shape.stride[0] - outside) * x_slice + x) * item,
+            "x": (((slices - begin) * shape.stride[0] - outside[0]) * x_slice + x) * item,
             "out": (slices * out_slice + out) * item,
-            "kernel": kind,
+            "kernel": np.array(kinds) * block_kinds,
             **shape.k_ranges(row, row + tiling.rows - 1, column, column + columns - 1),
             "runs": 1 if joined else heights,
             "length": heights * widths if joined else widths,

@@ -64,6 +64,9 @@ class Tile:
     dtype : str
     run : Run
         The taps that one round multiplies.
+    beyond : tuple of int
+        Inputs at the low and the high end of a row of pixels that lie in the padding: they are neither read nor
+        multiplied.
     last : bool
         Whether inputs' pixels are `x_pixel` bytes apart, read from the frame (channels-last); else they are neighbours.
     asks : frozenset of str
@@ -77,6 +80,7 @@ class Tile:
     channels: int
     dtype: str
     run: Run
+    beyond: tuple
     last: bool
     asks: frozenset
     level: int
@@ -108,7 +112,7 @@ def write_kernel(module, tile, target):
     next_starts = [call.pointer("ahead") + frame["x_row"] * row for row in range(tile.rows)]
     unit = frame["x_pixel"] if tile.last else kind.itemsize
     offsets = call.pointer("offsets")
-    taps, inputs = range(tile.run.taps), tile.run.inputs(tile.columns)
+    taps, inputs = range(tile.run.taps), inside(tile.run.inputs(tile.columns), *tile.beyond)
     ahead = fetched_ahead(tile.columns, tile.run.stride, kind.itemsize, tile.last)
 
     outputs, asked_step, asked_last = call.pointer("asked"), call["asked_step"], call["asked_last"]
@@ -152,6 +156,12 @@ def write_kernel(module, tile, target):
     for number, total in enumerate(sums):
         (room + number * kind.bytes).store(total)
     code.finish()
+
+
+def inside(inputs, low, high):
+    """Of a row's `inputs` those that are not among the `low` first and the `high` last places."""
+    end = max(inputs) + 1 - high
+    return {place: products for place, products in inputs.items() if low <= place < end}
 
 
 def fetched_ahead(columns, stride, itemsize, last):

@@ -96,8 +96,18 @@ class Layout:
         GFLOP/s (Cascade Lake, November 2026).
         """
         shape = self._shape
+        if self._tiling.exact and self._tiling.run.taps > 1:
+            return False
         apart = not shape.last and shape.output[1] > 1 and math.prod(shape.kernel) > 1
         return bool(np.any(shape.padding[1:])) or apart or conflict(self.x_strides, shape.spatial, self._itemsize)
+
+    def beyond(self):
+        """How many of a column tile's inputs lie in the padding, at its low and its high end, unless that is copied."""
+        shape, columns = self._shape, np.array(self._tiling.columns)
+        first = (np.cumsum(columns) - columns) * shape.stride[2] - shape.padding[2][0]
+        end = first + (columns - 1) * shape.stride[2] + (shape.kernel[2] - 1) * shape.dilation[2] + 1
+        low, high = np.maximum(0, -first), np.maximum(0, end - shape.spatial[2])
+        return [[0] * len(columns) if self.copying else edge.tolist() for edge in (low, high)]
 
     def _extent(self, axis, outputs):
         """Inputs along `axis` that `outputs` neighbouring outputs see."""

@@ -20,8 +20,6 @@ COLUMN_TAPS = 0.85
 #: ... and where the parts are at least so wide in the mean, for tiles of one or two columns share too little: 8 -> 91
 #: channels at 7x7, 6x6, padding 2, batch 4: parts of one and two columns 182, one part 15 us (Zen 5, November 2026).
 LEAST_PART = 4
-#: Parts of rows, which see the same taps, that are cut apart: the borders of a 3x3 or 5x5 kernel.
-MOST_ROW_PARTS = 5
 #: Part of the L2 cache for a band of input; as much or more is for one block's weights.
 BAND_SHARE = 0.35
 #: Rows of a pointwise problem that is copied in bands, which may be cut anywhere, and whose longer rows leave less over
@@ -113,12 +111,10 @@ class Shape:
 
     @cached_property
     def row_parts(self):
-        """How many neighbouring rows see the same taps, and how many k that are; one part if there are too many."""
+        """How many neighbouring rows see the same taps, and how many k that are."""
         rows = np.arange(self.output[1])
         begin, end = self._tap_range(1, rows, rows)
         ends = [*(np.flatnonzero(np.diff(begin) | np.diff(end)) + 1), len(rows)]
-        if len(ends) > MOST_ROW_PARTS:
-            return ((len(rows), self.k_count),)
         per_row = self.k_count // self.kernel[1]
         return tuple(
             (int(last - first), int(end[first] - begin[first]) * per_row)

@@ -51,6 +51,8 @@ KERNEL_WORTH = 0.01
 #: blocks of channels, both copy the band: 512 -> 2048 channels at 7x7, batch 8: 8 tasks per thread 428, 4 477 GFLOP/s
 #: (Zen 5, November 2026).
 TASKS_PER_THREAD = 4
+#: Parts of rows, which see the same taps, that are cut apart: the borders of a 3x3 or 5x5 kernel.
+MOST_ROW_PARTS = 5
 #: More rows per tile than this only cost base registers.
 MAX_ROWS = 8
 #: Pixels that share one base register where the step between pixels is not a constant.
@@ -191,6 +193,9 @@ class Tiling:
     rows, columns, vectors : tuple of int
         Sizes of the parts.
     run : Run
+    exact : bool
+        Whether kernels can leave out what lies in the padding: all rows of a tile see the same taps, and a run takes
+        all taps of a row.
     cycles : float
         Of all tiles together, modelled.
     """
@@ -199,6 +204,7 @@ class Tiling:
     columns: tuple
     vectors: tuple
     run: Run
+    exact: bool
     cycles: float
 
 
@@ -207,7 +213,7 @@ def _count(sizes):
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(heights, widths, vectors, runs, machine, half, copies):
+def choose(heights, widths, vectors, runs, machine, half, copies, copy_cycles):
     """The best `Tiling` of an output plane and of `vectors` vectors of channels, which come `copies` times.
 
     `heights` are pairs: so many rows see so many k; a tile in several of them sees those of most.  No tile reaches over
@@ -223,7 +229,8 @@ def choose(heights, widths, vectors, runs, machine, half, copies):
         most_vectors = machine.for_tiles // (run.taps + 1)
         for channel_cut in (cut + alone for cut in cuts(vectors - len(alone), min(vectors, most_vectors))):
             waiting = _waiting(len(channel_cut) * copies, machine.threads)
-            for rows, columns in _plane_cuts(heights, widths, channel_cut[0], run, machine):
+            for rows, columns, alike in _plane_cuts(heights, widths, channel_cut[0], run, machine):
+                exact = alike and len(widths) == 1 and run == runs[-1]
                 cycles = sum(
                     n_rows * n_columns * n_vectors * tile_cycles(row, column, group, run, k, machine, width)
                     for (row, k), n_rows in _count(rows).items()
@@ -232,9 +239,9 @@ def choose(heights, widths, vectors, runs, machine, half, copies):
                 )
                 sizes = tuple(row for row, _ in rows)
                 kernels = len(set(sizes)) * len(set(columns)) * len(set(channel_cut))
-                score = cycles * waiting * (1 + KERNEL_WORTH * kernels)
+                score = (cycles * waiting + (0 if exact else copy_cycles)) * (1 + KERNEL_WORTH * kernels)
                 if score < best_score:
-                    best, best_score = Tiling(sizes, tuple(columns), tuple(channel_cut), run, cycles), score
+                    best, best_score = Tiling(sizes, tuple(columns), tuple(channel_cut), run, exact, cycles), score
     return best
 
 
@@ -255,9 +262,9 @@ def _plane_cuts(heights, widths, vectors, run, machine):
         column_cut = [size for width in widths for size in parts(width, math.ceil(width / largest))]
         most_rows = min(MAX_ROWS, height, room // largest, machine.bases // math.ceil(largest / PIXELS_PER_BASE))
         for row_cut in cuts(height, max(1, most_rows)):
-            yield _seen(row_cut, heights), column_cut
-            if len(heights) > 1 and row_cut[0] > 1:
-                yield [(s, k) for size, k in heights for s in parts(size, -(-size // row_cut[0]))], column_cut
+            yield _seen(row_cut, heights), column_cut, row_cut[0] == 1 or len(heights) == 1
+            if 1 < len(heights) <= MOST_ROW_PARTS and row_cut[0] > 1:
+                yield [(s, k) for size, k in heights for s in parts(size, -(-size // row_cut[0]))], column_cut, True
 
 
 def _seen(sizes, heights):
