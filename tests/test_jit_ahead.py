@@ -29,7 +29,7 @@ def test_many_inputs_come_into_the_second_level_where_the_first_is_small(
         ("mb1ic256ih28oc64kh1", dense.DensePlan, 2),
         ("mb1ic16ih28oc64kh1", dense.DensePlan, 1),  # few
         ("mb1ic16ih28oc64oh14kh1sh2", dense.DensePlan, 2),  # strided
-        ("mb1ic256ih28oc64kh3ph1", dense.DensePlan, 1),  # a copy is in that cache already
+        ("mb1ic256ih28oc64kh13ph6", dense.DensePlan, 1),  # a copy is in that cache already
         ("mb1ic256ih28oc8kh1", product.ProductPlan, 2),  # in place
         ("mb1ic16ih32oc8kh1", product.ProductPlan, 2),  # in place, planes of 4 KiB
         ("mb1ic256ih28oc64kh1", product.ProductPlan, 1),  # panels

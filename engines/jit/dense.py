@@ -97,6 +97,7 @@ class DensePlan(Framed):
             machine,
             self._half(),
             shape.batch * shape.groups,
+            shape.kernel[2],
             COPY_CYCLES * shape.group_channels * math.prod(shape.spatial) / self._lanes,
         )
         self._widths = self._block_widths()
@@ -117,7 +118,7 @@ class DensePlan(Framed):
     def _runs(self):
         """Runs of taps that a kernel may take in one round."""
         shape = self._shape
-        found = runs(shape.kernel[2], shape.stride[2], shape.dilation[2])
+        found = runs(shape.kernel[2], shape.stride[2], shape.dilation[2], shape.last)
         return found if len(shape.column_parts) == 1 else found[:1]
 
     def _pack(self, weight, bias):
@@ -154,7 +155,7 @@ class DensePlan(Framed):
         weight = weight.transpose(0, 1, 3, 4, 2) if channels_inside else weight.transpose(0, 1, 3, 2, 4)
         inner = np.add.outer(width, channels) if channels_inside else np.add.outer(channels, width)
         offsets = np.add.outer(lines, inner).ravel() * self._itemsize
-        return weight, np.ascontiguousarray(offsets, np.int64)
+        return weight, np.pad(offsets, (0, kernels.SOON_ROUNDS * self._tiling.run.taps), "edge").astype(np.int64)
 
     def _block_widths(self):
         """Channels of a group's blocks, padded: to whole vectors, but for the last where half a vector does."""
@@ -214,7 +215,11 @@ class DensePlan(Framed):
         need their address registers for the pixels (64 -> 256 channels at 56x56, 1x1, batch 8: 356 GFLOP/s without,
         162 with it; Zen 5, November 2026).
         """
-        wanted = {"weights": are_far(self._weights.nbytes), "outputs": not self._reads_last}
+        wanted = {
+            "weights": are_far(self._weights.nbytes),
+            "outputs": not self._reads_last,
+            "inputs": self._tiling.exact and math.prod(self._shape.kernel) > 1 and not self._reads_last,
+        }
         return frozenset(name for name, asked in wanted.items() if asked)
 
     @property
@@ -389,6 +394,6 @@ class DensePlan(Framed):
         partials = most * self._partial_bytes if self._k_block < self._shape.k_count else 0
         constants = {**self._constants(), "partial_at": partial_at}
         constants["store"] = kernels.store_address(self._dtype, self._shape.last, self._target)
-        function = kernels.task_address(self._dtype, self._layout.turned, self._target)
+        function = kernels.task_address(self._dtype, self._layout.copies, self._target)
         scratch_bytes = partial_at + partials + 2 * ALIGN
         return Frame(kernels.FRAME, constants, function, len(self._tasks), scratch_bytes, settings.get_num_threads())

@@ -89,6 +89,11 @@ class Layout:
         self.slice_groups = in_halves(parts(shape.output[0], math.ceil(shape.output[0] / self._slices_together())))
         self.read_strides = self._copy_strides() if self.copying else self.x_strides
 
+    @property
+    def copies(self):
+        """How bands of the input are copied: "nothing", "lines" or "turned"."""
+        return "turned" if self.turned else "lines" if self.copying else "nothing"
+
     def _copies(self):
         """Whether bands are copied: for padding, for the cache's sets, or to have a row's channels together.
 
@@ -96,9 +101,10 @@ class Layout:
         GFLOP/s (Cascade Lake, November 2026).
         """
         shape = self._shape
-        if self._tiling.exact and self._tiling.run.taps > 1:
+        taps = math.prod(shape.kernel)
+        if self._tiling.exact and taps > 1:
             return False
-        apart = not shape.last and shape.output[1] > 1 and math.prod(shape.kernel) > 1
+        apart = not shape.last and shape.output[1] > 1 and taps > 1
         return bool(np.any(shape.padding[1:])) or apart or conflict(self.x_strides, shape.spatial, self._itemsize)
 
     def beyond(self):
@@ -236,14 +242,13 @@ class Layout:
     def copy_constants(self):
         """What a frame says of the copy."""
         if not self.copying:
-            return {"copying": 0}
+            return {}
         shape, item = self._shape, self._itemsize
         _, from_channel, from_slice, from_row, from_pixel = (stride * item for stride in self.x_strides)
         _, to_channel, to_slice, to_row, to_pixel = (stride * item for stride in self.read_strides)
         line_from, line_to = (from_pixel, to_pixel) if shape.last else (from_channel, to_channel)
         line_to = to_pixel if self.turned else line_to
         return {
-            "copying": 1,
             "copy_at": shape.padding[2][0] * to_pixel,
             "copy_slices": self._copy_slices,
             "copy_taps": self._copy_taps,
