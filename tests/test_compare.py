@@ -101,7 +101,7 @@ def _comparison(*found, missing=()):
     versions = {"torch": "2", **dict.fromkeys(missing)}
     bounds = Limits({"float32": 2e11, "float64": 1e11}, 4e10)
     return Comparison(
-        found, bounds, bounds, "direct", 2, False, 5, 0, True, "a processor", versions, "2026-11-21", "compare"
+        found, bounds, bounds, "direct", 2, False, (5, 9), 0, True, "a processor", versions, "2026-11-21", "compare"
     )
 
 
@@ -168,6 +168,26 @@ def test_blocks_pause_warm_up_and_rotate(clock):
     assert "".join(clock.log) == "-aa-bb" + "-aa-bb-" + "-bb-aa-"
     assert found["a"].median == pytest.approx(2 * protocol.BLOCK_SECONDS)
     assert found["a"].samples == 2
+
+
+def test_close_contests_get_rounds_until_the_ratio_is_known(clock):
+    block = 2 * protocol.BLOCK_SECONDS  # two calls: one to warm up, one that is timed
+    steady, twice = [block] * 2, [block, 2 * block]
+    calls = {
+        "disturbed": clock.call("d", *steady, *(steady + twice) * 2, block),  # the first look, four rounds, the rest
+        "near": clock.call("n", 1.1 * block),
+        "far": clock.call("f", 4 * block),
+    }
+    found = protocol.blocks(calls, 4, most=30, clock=clock, sleep=clock.sleep)
+    assert 4 < found["disturbed"].samples < 30
+    assert found["disturbed"].median == pytest.approx(block)
+    unsure = {"never": clock.call("n", *(steady + twice) * 50), "near": clock.call("n", block)}
+    assert protocol.blocks(unsure, 4, most=9, clock=clock, sleep=clock.sleep)["near"].samples == 9
+    far = {
+        "far": clock.call("f", *[4 * block] * 3, *([8 * block] * 2 + [4 * block] * 2) * 50),
+        "best": clock.call("b", block),
+    }
+    assert protocol.blocks(far, 4, most=9, clock=clock, sleep=clock.sleep)["far"].samples == 4
 
 
 def test_a_sample_is_the_median_of_a_block_without_its_first_calls(clock):

@@ -76,7 +76,7 @@ def run(rows: Sequence[Row], args, progress) -> Comparison:
         rows,
         args.engine,
         strict=args.strict,
-        rounds=protocol.QUICK_ROUNDS if args.quick else protocol.ROUNDS,
+        rounds=(protocol.QUICK_ROUNDS,) * 2 if args.quick else (protocol.ROUNDS, protocol.MOST_ROUNDS),
         command=shlex.join(["convbench", *sys.argv[1:]]),
         memory=not (args.problem or args.only or args.quick),
         progress=advance,

@@ -34,7 +34,7 @@ def compare(
     *,
     peers: tuple[Peer, ...] = PEERS,
     strict: bool = False,
-    rounds: int = protocol.ROUNDS,
+    rounds: tuple[int, int] = (protocol.ROUNDS, protocol.MOST_ROUNDS),
     command: str = "convbench compare",
     memory: bool = False,
     progress: Progress = lambda name: None,
@@ -50,8 +50,8 @@ def compare(
         Those that are not installed are left out.
     strict : bool
         Alternate call by call (`protocol.strict`) instead of blocks.
-    rounds : int
-        Of blocks.
+    rounds : tuple of int
+        Of blocks: so many, and at most, where those say little.
     command : str
         What the report says that made it.
     memory : bool
@@ -62,7 +62,7 @@ def compare(
     threads = settings.get_num_threads()
     present, versions = installed(peers)
     gauge = machine_gauge()
-    timer = protocol.strict if strict else lambda calls: protocol.blocks(calls, rounds, gauge)
+    timer = protocol.strict if strict else lambda calls: protocol.blocks(calls, rounds[0], gauge, most=rounds[1])
     results, found, last = [], [], None
     with contextlib.ExitStack() as sessions:
         for peer in present:

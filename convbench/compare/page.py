@@ -203,7 +203,8 @@ def _protocol(comparison):
         )
     else:
         how = (
-            f"Blocks: {comparison.rounds} rounds, in each of them every contender once, in rotating order: a pause\n"
+            f"Blocks: {comparison.rounds[0]} rounds (up to {comparison.rounds[1]} while the ratio of near rivals is not known\n"
+            f"to {protocol.SURE:.0%}), in each of them every contender once, in rotating order: a pause\n"
             f"of {protocol.PAUSE_SECONDS * 1e3:g} ms, {protocol.WARM_SECONDS * 1e3:g} ms (at least a call) to warm\n"
             f"up, then {protocol.BLOCK_SECONDS * 1e3:g} ms (at least a call) timed call by call, short calls several\n"
             "to a sample. The figure is the median of the blocks' medians. The pause is there because idle threads of\n"

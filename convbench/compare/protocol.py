@@ -5,7 +5,8 @@ milliseconds and take part of the cores from whoever is called next, and a pool 
 a few calls to be at speed.  Calls in strict alternation measure these encounters as well as the
 convolution.  So, by default, the contenders get blocks: in every round, in an order that rotates,
 each one pauses until the others' threads sleep, warms up uncounted, and is then timed call after
-call.  A sample is the median of a block; the result is the median of the samples.
+call.  A sample is the median of a block; the result is the median of the samples.  Where the contest
+is close and its rounds say different things there are more of them, whoever is ahead.
 
 A round counts only if the machine was steady around it (`convbench.compare.gauge`).
 
@@ -28,6 +29,9 @@ PAUSE_SECONDS = (
 WARM_SECONDS = 4e-3
 BLOCK_SECONDS = 15e-3
 ROUNDS, QUICK_ROUNDS = 4, 3
+MOST_ROUNDS = 12  # where those say little: a neighbour may have the machine for some of them
+NEAR = 1.5  # who takes that many times the best may be the best ...
+SURE = 0.02  # ... unless the ratio of the two is known to that
 HOPELESS = 8.0  # who takes that many times the best in a first look keeps that figure
 STRICT_SECONDS, STRICT_ROUNDS = 0.15, (5, 3000)  # per contender; the fewest and the most rounds
 
@@ -40,6 +44,7 @@ def blocks(
     rounds: int = ROUNDS,
     gauge: Gauge | None = None,
     *,
+    most: int = 0,
     clock: Clock = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Timing]:
@@ -52,6 +57,8 @@ def blocks(
         Those that count.
     gauge : Gauge or None
         Says which rounds count; None: all.
+    most : int
+        Further rounds, until there are so many, while the near rivals' ratios are not known to `SURE`.
     clock, sleep : callable
         Tests pass their own.
 
@@ -60,7 +67,7 @@ def blocks(
     dict of name to Timing
         Median and quartiles of the blocks' medians, in the order of `calls`.
     """
-    samples = block_samples(calls, rounds, gauge, clock=clock, sleep=sleep)
+    samples = block_samples(calls, rounds, gauge, most=most, clock=clock, sleep=sleep)
     return {name: summarise(values) for name, values in samples.items()}
 
 
@@ -69,6 +76,7 @@ def block_samples(
     rounds: int,
     gauge: Gauge | None = None,
     *,
+    most: int = 0,
     hopeless: float = HOPELESS,
     clock: Clock = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
@@ -81,7 +89,7 @@ def block_samples(
     gauge.settle()
     samples, live = _probed(calls, clock, sleep, hopeless)
     number = 0
-    while number < rounds:
+    while number < rounds or (number < most and not _sure([samples[name] for name in live])):
         medians = {}
         for name in _rotated(live, number):
             sleep(PAUSE_SECONDS)
@@ -92,6 +100,16 @@ def block_samples(
             for name, median in medians.items():
                 samples[name].append(median)
     return samples
+
+
+def _sure(samples):
+    """Whether each near rival's ratio to the best is known: its median's standard error, from the quartiles."""
+    values = np.array(samples)
+    medians = np.median(values, axis=1)
+    ratios = values[medians <= NEAR * medians.min()] / values[medians.argmin()]
+    q1, q3 = np.percentile(ratios, (25, 75), axis=1)
+    errors = 1.253 / 1.349 * (q3 - q1) / np.median(ratios, axis=1) / np.sqrt(values.shape[1])  # as of normal samples
+    return bool(np.all(errors <= SURE))
 
 
 def strict(calls: Calls, seconds: float = STRICT_SECONDS, *, clock: Clock = time.perf_counter) -> dict[str, Timing]:

@@ -100,7 +100,8 @@ class Comparison:
         As asked for.
     threads : int
     strict : bool
-    rounds : int
+    rounds : tuple of int
+        Of a row: the fewest, and the most where those say little.
     repeated : int
         Rounds that did not count, because the machine was unsteady.
     patient : bool
@@ -120,7 +121,7 @@ class Comparison:
     engine: str
     threads: int
     strict: bool
-    rounds: int
+    rounds: tuple[int, int]
     repeated: int
     patient: bool
     processor: str
