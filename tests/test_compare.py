@@ -171,22 +171,20 @@ def test_blocks_pause_warm_up_and_rotate(clock):
 
 
 def test_close_contests_get_rounds_until_the_ratio_is_known(clock):
-    block = 2 * protocol.BLOCK_SECONDS  # two calls: one to warm up, one that is timed
-    steady, twice = [block] * 2, [block, 2 * block]
+    block = 2 * protocol.BLOCK_SECONDS
+    steady, slower = [block] * 2, [block, 1.2 * block]  # a call to warm up, and one that is timed; and the first look
+    changing = (steady + slower) * 50
     calls = {
-        "disturbed": clock.call("d", *steady, *(steady + twice) * 2, block),  # the first look, four rounds, the rest
+        "disturbed": clock.call("d", *steady, *(slower + steady) * 2, block),
         "near": clock.call("n", 1.1 * block),
-        "far": clock.call("f", 4 * block),
+        "far": clock.call("f", *(4 * seconds for seconds in changing)),
     }
     found = protocol.blocks(calls, 4, most=30, clock=clock, sleep=clock.sleep)
     assert 4 < found["disturbed"].samples < 30
     assert found["disturbed"].median == pytest.approx(block)
-    unsure = {"never": clock.call("n", *(steady + twice) * 50), "near": clock.call("n", block)}
+    unsure = {"never": clock.call("n", *changing), "near": clock.call("n", block)}
     assert protocol.blocks(unsure, 4, most=9, clock=clock, sleep=clock.sleep)["near"].samples == 9
-    far = {
-        "far": clock.call("f", *[4 * block] * 3, *([8 * block] * 2 + [4 * block] * 2) * 50),
-        "best": clock.call("b", block),
-    }
+    far = {"far": clock.call("f", *(4 * seconds for seconds in changing)), "best": clock.call("b", block)}
     assert protocol.blocks(far, 4, most=9, clock=clock, sleep=clock.sleep)["far"].samples == 4
 
 

@@ -250,7 +250,7 @@ class DensePlan(Framed):
         return inputs_level(self._shape.k_count * lines * LINE_BYTES, run.stride > 1)
 
     def _position_table(self, kinds):
-        """A record for each tile of an image, whose rows' and columns' `kinds` are given, and where each (slice, band) ends."""
+        """A record for each tile of an image, of the kind that `kinds` says, and where each (slice, band) ends."""
         shape, layout, tiling, item = self._shape, self._layout, self._tiling, self._itemsize
         _, _, x_slice, x_row, x_pixel = layout.read_strides
         _, _, out_slice, out_row, out_pixel = layout.out_strides
