@@ -204,8 +204,8 @@ def _protocol(comparison):
     else:
         fewest, most = comparison.rounds
         how = (
-            f"Blocks: {fewest} rounds, or up to {most} while the ratio of near rivals is not known to {protocol.SURE:.0%}, in\n"
-            "each of them every contender once, in rotating order: a pause of\n"
+            f"Blocks: {fewest} rounds, or up to {most} while the ratio of near rivals is not known to\n"
+            f"{protocol.SURE:.0%}, in each of them every contender once, in rotating order: a pause of\n"
             f"{protocol.PAUSE_SECONDS * 1e3:g} ms, {protocol.WARM_SECONDS * 1e3:g} ms (at least a call) to warm\n"
             f"up, then {protocol.BLOCK_SECONDS * 1e3:g} ms (at least a call) timed call by call, short calls several\n"
             "to a sample. The figure is the median of the blocks' medians. The pause is there because idle threads of\n"
