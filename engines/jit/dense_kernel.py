@@ -126,7 +126,8 @@ def write_kernel(module, tile, target):
     def multiply(k, weights, asked, *sums):
         sums = list(sums)
         if "outputs" in tile.asks:
-            code.prefetch(outputs + asked, write=True)
+            for back in range(0, tile.rows * tile.columns * kind.itemsize, LINE_BYTES):
+                code.prefetch(outputs + (asked - back), write=True)
             asked = (asked + asked_step).least(asked_last)
         if "weights" in tile.asks:
             ask(code, weights, len(taps) * len(vectors) * kind.bytes)
