@@ -150,7 +150,7 @@ def write_kernel(module, tile, target):
         if "inputs" in tile.asks:
             soon = (offsets + (k + SOON_ROUNDS * len(taps)) * 8).load()
             for start in row_starts:
-                for place in ahead:
+                for place in range(max(inputs), -1, -LINE_BYTES // kind.itemsize):
                     code.prefetch(start + soon + unit * place)
         for start in next_starts:
             for place in ahead:
