@@ -119,7 +119,7 @@ class DensePlan(Framed):
         """Runs of taps that a kernel may take in one round."""
         shape = self._shape
         found = runs(shape.kernel[2], shape.stride[2], shape.dilation[2], shape.last)
-        return found if len(shape.column_parts) == 1 else found[:1]
+        return found if len(shape.column_parts) == 1 else found[-1:] if not shape.last else found[:1]
 
     def _pack(self, weight, bias):
         """Weights as [block][k][channel], padded to whole vectors; the table of blocks and that of the offsets of k."""
@@ -151,11 +151,16 @@ class DensePlan(Framed):
         )
         lines, channels = np.add.outer(depth, height).ravel(), np.arange(shape.group_channels) * channel
         weight = weight.reshape(shape.groups, -1, shape.group_channels, len(lines), len(width))
-        channels_inside = (shape.last or len(shape.column_parts) > 1) and self._tiling.run.taps == 1
+        channels_inside = self._tiling.run.taps == 1 and (shape.last or self._in_parts)
         weight = weight.transpose(0, 1, 3, 4, 2) if channels_inside else weight.transpose(0, 1, 3, 2, 4)
         inner = np.add.outer(width, channels) if channels_inside else np.add.outer(channels, width)
         offsets = np.add.outer(lines, inner).ravel() * self._itemsize
         return weight, np.pad(offsets, (0, kernels.SOON_ROUNDS * self._tiling.run.taps), "edge").astype(np.int64)
+
+    @property
+    def _in_parts(self):
+        """Whether columns come in parts that leave out single taps."""
+        return len(self._shape.column_parts) > 1 and self._tiling.run.taps == 1
 
     def _block_widths(self):
         """Channels of a group's blocks, padded: to whole vectors, but for the last where half a vector does."""
@@ -272,7 +277,7 @@ class DensePlan(Framed):
             "x": (((slices - begin) * shape.stride[0] - outside[0]) * x_slice + x) * item,
             "out": (slices * out_slice + out) * item,
             "kernel": np.array(kinds) * block_kinds,
-            **shape.k_ranges(row, row + tiling.rows - 1, column, column + columns - 1),
+            **shape.k_ranges(row, row + tiling.rows - 1, *((column, column + columns - 1) if self._in_parts else ())),
             "runs": 1 if joined else heights,
             "length": heights * widths if joined else widths,
         }

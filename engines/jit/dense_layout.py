@@ -12,7 +12,7 @@ import numpy as np
 from convbench import settings
 
 from .dense_shape import BAND_SHARE, CONFLICT_BYTES, conflict, strides
-from .dense_tiling import TASKS_PER_THREAD, in_halves, parts
+from .dense_tiling import MAX_RUN, TASKS_PER_THREAD, in_halves, parts
 from .records import ALIGN
 from .target import cache_bytes
 
@@ -47,7 +47,8 @@ def turns(shape):
     copy that has pixels innermost: 512 -> 1024 channels at 19x19, 3x3, dilation 6, 4.83 and 4.65 ms (Zen 5,
     November 2026).
     """
-    return not shape.last and len(shape.column_parts) > 1 and shape.group_channels >= LEAST_TURNED
+    apart = len(shape.column_parts) > 1 and shape.kernel[2] > MAX_RUN
+    return apart and not shape.last and shape.group_channels >= LEAST_TURNED
 
 
 class Layout:

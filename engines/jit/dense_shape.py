@@ -121,11 +121,11 @@ class Shape:
             for first, last in itertools.pairwise([0, *ends])
         )
 
-    def k_ranges(self, first_row, last_row, first_column, last_column):
+    def k_ranges(self, first_row, last_row, first_column=None, last_column=None):
         """The k of tiles between these output rows and columns that meet more than padding, per (slice, row, column).
 
         With taps along the depth, whole slices are left out, and rows by tiles at the edge; otherwise rows; and taps of
-        a row where columns come in parts.  As `k`, `k_end`, `k_step`, `k_low` and `k_high` of a position.
+        a row where columns come in parts, if they are given.  As `k`, `k_end`, `k_step`, `k_low` and `k_high` of a position.
         """
         axis = 0 if self.kernel[0] > 1 or any(self.padding[0]) else 1
         slices = np.arange(self.output[0])[:, None, None]
@@ -134,7 +134,7 @@ class Shape:
         per_tap = self.k_count // self.kernel[axis]
         begin, end = begin * per_tap, end * per_tap
         low, high, step = 0, end - begin, np.maximum(end - begin, 1)
-        if len(self.column_parts) > 1:
+        if first_column is not None:
             low, high = (tap * self.group_channels for tap in self._tap_range(2, first_column, last_column))
             step = self.group_channels * self.kernel[2]
         elif axis == 0:

@@ -235,7 +235,9 @@ def choose(heights, widths, vectors, runs, machine, half, copies, row_taps, copy
         for channel_cut in (cut + alone for cut in cuts(vectors - len(alone), min(vectors, most_vectors))):
             waiting = _waiting(len(channel_cut) * copies, machine.threads)
             for rows, columns, alike in _plane_cuts(heights, widths, channel_cut[0], run, machine):
-                exact = alike and len(widths) == 1 and run.taps == row_taps
+                exact = alike and run.taps == row_taps
+                if len(widths) > 1 and run.taps > 1 and not exact:
+                    continue
                 cycles = sum(
                     n_rows * n_columns * n_vectors * tile_cycles(row, column, group, run, k, machine, width)
                     for (row, k), n_rows in _count(rows).items()
