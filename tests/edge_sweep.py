@@ -28,6 +28,7 @@ from convbench.engines.fft import uncovered
 from convbench.engines.jit import (
     dense,
     dense_layout,
+    dense_tiling,
     depthwise,
     patches,
     patches_layout,
@@ -327,10 +328,10 @@ def small_blocks():
     dense.cache_bytes = dense_layout.cache_bytes = product.cache_bytes = lambda level=2: SMALL_CACHE
 
 
-def turned_copies():
-    """Copies of any number of channels, which are turned where columns come in parts; in bands of a few rows."""
+def copies():
+    """Copies of all that has padding beside a kernel's row, which in place only runs as long as that row leave out."""
     small_blocks()
-    dense_layout.LEAST_TURNED = 1
+    dense_tiling.MAX_RUN = dense_tiling.LAST_RUN = 1
 
 
 def small_patches():
@@ -391,7 +392,9 @@ fft = {"rule": partial(by_engine, "fft"), "most_macs": 10 * MOST_MACS, "takes": 
 FAMILIES = {
     "dense": Family(dense_specs, dense.DensePlan),
     "dense in blocks of k": Family(dense_specs, dense.DensePlan, small_blocks),
-    "dense dilated": Family(dilated_specs, dense.DensePlan, turned_copies),
+    "dense copied": Family(dense_specs, dense.DensePlan, copies),
+    "dense dilated": Family(dilated_specs, dense.DensePlan, small_blocks),
+    "dense dilated and copied": Family(dilated_specs, dense.DensePlan, copies),
     "product": Family(product_specs, product.ProductPlan),
     "product in blocks of k": Family(product_specs, product.ProductPlan, small_blocks),
     "depthwise": Family(depthwise_specs, depthwise.DepthwisePlan),

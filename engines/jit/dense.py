@@ -22,9 +22,9 @@ from convbench import settings
 from . import dense_kernel as kernels
 from . import parallel
 from .ahead import LINE_BYTES, are_far, inputs_level
-from .dense_layout import Layout, shared, turns
+from .dense_layout import Layout, shared
 from .dense_shape import BAND_SHARE, Shape
-from .dense_tiling import Machine, choose, in_halves, parts, runs
+from .dense_tiling import Machine, Row, choose, in_halves, parts, runs
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
 
@@ -37,6 +37,8 @@ MOST_LEAD = 0.1
 #: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no
 #: limit where it is.
 BASE_REGISTERS, MANY = 4, 1 << 20
+#: Cycles to copy a vector of the input: 64 -> 64 channels at 224x224, 3x3, bands of 4 rows, one thread, 107 GFLOP/s,
+#: 112 if nothing is copied (Zen 4, November 2026).
 COPY_CYCLES = 18
 
 
@@ -85,10 +87,9 @@ class DensePlan(Framed):
         self._lanes = self._target.lanes(spec.dtype)
         self._shape = shape = Shape.of(spec)
         self._group_vectors = math.ceil(shape.out_channels // shape.groups / self._lanes)
-        lanes, bases = 1 if shape.last else self._lanes, BASE_REGISTERS if shape.last or turns(shape) else MANY
+        lanes, bases = (1, BASE_REGISTERS) if shape.last else (self._lanes, MANY)
         threads = 1 if shape.last else settings.get_num_threads()  # whose number must not decide the order of k
-        far = shape.far_weights(self._itemsize)
-        machine = Machine(self._target.registers, self._target.multiplies, lanes, bases, threads, far)
+        machine = Machine(self._target.registers, self._target.multiplies, lanes, bases, threads)
         self._tiling = choose(
             shape.row_parts,
             shape.column_parts,
@@ -97,7 +98,7 @@ class DensePlan(Framed):
             machine,
             self._half(),
             shape.batch * shape.groups,
-            shape.kernel[2],
+            Row(shape.spatial[2], shape.padding[2][0], shape.kernel[2]),
             COPY_CYCLES * shape.group_channels * math.prod(shape.spatial) / self._lanes,
         )
         self._widths = self._block_widths()
@@ -119,7 +120,9 @@ class DensePlan(Framed):
         """Runs of taps that a kernel may take in one round."""
         shape = self._shape
         found = runs(shape.kernel[2], shape.stride[2], shape.dilation[2], shape.last)
-        return found if len(shape.column_parts) == 1 else found[-1:] if not shape.last else found[:1]
+        if len(shape.column_parts) == 1:
+            return found
+        return found[-1:] if found[-1].taps == shape.kernel[2] else found[:1]
 
     def _pack(self, weight, bias):
         """Weights as [block][k][channel], padded to whole vectors; the table of blocks and that of the offsets of k."""
@@ -199,7 +202,7 @@ class DensePlan(Framed):
     def _cut(self):
         """The tables of positions, tasks and kernels."""
         tiling, shape = self._tiling, self._shape
-        columns = list(zip(tiling.columns, *self._layout.beyond(), strict=True))
+        columns = list(zip(tiling.columns, self._layout.beyond(), strict=True))
         kinds = sorted(set(itertools.product(tiling.rows, columns)))
         self._positions, band_ends = self._position_table([[kinds.index((r, c)) for c in columns] for r in tiling.rows])
         self._tasks = self._task_table(band_ends)
@@ -222,25 +225,20 @@ class DensePlan(Framed):
         """
         wanted = {
             "weights": are_far(self._weights.nbytes),
-            "outputs": not self._reads_last,
-            "inputs": self._tiling.exact and math.prod(self._shape.kernel) > 1 and not self._reads_last,
+            "outputs": not self._shape.last,
+            "inputs": self._tiling.exact and math.prod(self._shape.kernel) > 1 and not self._shape.last,
         }
         return frozenset(name for name, asked in wanted.items() if asked)
 
-    @property
-    def _reads_last(self):
-        """Whether the channels of what kernels read are innermost."""
-        return self._shape.last or self._layout.turned
-
-    def _kernel(self, rows, columns, low, high, channels):
+    def _kernel(self, rows, columns, beyond, channels):
         tile = kernels.Tile(
             rows,
             columns,
             channels,
             self._dtype,
             self._tiling.run,
-            (low, high),
-            self._reads_last,
+            beyond,
+            self._shape.last,
             self._asks(),
             self._input_level(rows, columns),
         )
@@ -248,7 +246,7 @@ class DensePlan(Framed):
 
     def _input_level(self, rows, columns):
         """The cache that a tile asks the next one's inputs into; a copy is in the second already."""
-        if self._layout.copying or self._reads_last:
+        if self._layout.copying or self._shape.last:
             return 1
         run = self._tiling.run
         lines = rows * len(kernels.fetched_ahead(columns, run.stride, self._itemsize, False))
@@ -294,7 +292,9 @@ class DensePlan(Framed):
             pieces = in_halves(parts(columns, min(columns, math.ceil(layout.wanted_tasks() / others))))
             return np.cumsum(np.tile(pieces, shape.output[0]))
         seen = shape.channels * self._itemsize * math.prod(shape.spatial)
-        wanted = max(math.ceil(layout.wanted_tasks() / shape.batch), math.ceil(seen / (BAND_SHARE * cache_bytes())))
+        far = are_far(self._weights.nbytes) and math.prod(shape.kernel) > 1
+        wanted = math.ceil(layout.wanted_tasks() / (shape.batch * (len(self._blocks) if far else 1)))
+        wanted = max(wanted, math.ceil(seen / (BAND_SHARE * cache_bytes())))
         return np.cumsum(in_halves(parts(count, min(count, shared(wanted, shape.batch)))))
 
     def _chunks(self, bands):
@@ -399,6 +399,6 @@ class DensePlan(Framed):
         partials = most * self._partial_bytes if self._k_block < self._shape.k_count else 0
         constants = {**self._constants(), "partial_at": partial_at}
         constants["store"] = kernels.store_address(self._dtype, self._shape.last, self._target)
-        function = kernels.task_address(self._dtype, self._layout.copies, self._target)
+        function = kernels.task_address(self._dtype, self._layout.copying, self._target)
         scratch_bytes = partial_at + partials + 2 * ALIGN
         return Frame(kernels.FRAME, constants, function, len(self._tasks), scratch_bytes, settings.get_num_threads())

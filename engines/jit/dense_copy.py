@@ -1,7 +1,6 @@
 """Code that copies a dense task's part of the input into its worker's scratch, with zeros around it."""
 
 from .pool_code import FRAME_SERIAL
-from .transpose import transposed
 
 #: In front of a worker's scratch: the key of what it holds.
 SCRATCH_HEAD = 64
@@ -78,39 +77,3 @@ class Lines:
             return [to + self.step_to, *([start + self.step_from] if start else ())]
 
         code.loop(self.count, over_lines, [there, here] if here else [there])
-
-
-class TurnedLines:
-    """The lines of one row of a copy whose pixels are apart and channels together, from where it is the other way."""
-
-    def __init__(self, code, fixed, task, kind):
-        self.code, self.kind = code, kind
-        self.channels, self.length = task["lines"], task["length"]
-        self.step_from, self.step_to = fixed["line_from"], fixed["line_to"]
-
-    def fill(self, there, here=None):
-        """Copy the lines from `here` on, or write zeros."""
-        code, lanes, itemsize = self.code, self.kind.lanes, self.kind.itemsize
-
-        def over_channels(channel, to, start=None):
-            left = self.channels - channel
-            mask = code.mask(left, self.kind)
-            lines = [start + (left - 1).least(line) * self.step_from for line in range(lanes)] if start else ()
-
-            def zero(pixel):
-                (to + pixel * self.step_to).store(code.zero(self.kind), mask)
-
-            def turn(first):
-                inside = code.mask(self.length - first, self.kind)
-                pixels = transposed([(line + first * itemsize).load(self.kind, inside) for line in lines])
-                for number, pixel in enumerate(pixels):
-                    with code.when((self.length - first).compare(">", number)):
-                        (to + (first + number) * self.step_to).store(pixel, mask)
-
-            if start:
-                code.loop(self.length, turn, step=lanes)
-            else:
-                code.loop(self.length, zero)
-            return [to + lanes * itemsize, *([start + self.step_from * lanes] if start else ())]
-
-        code.loop(self.channels, over_channels, [there, here] if here else [there], step=lanes)

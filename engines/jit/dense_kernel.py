@@ -16,7 +16,7 @@ import dataclasses
 
 from . import compile as compiler
 from .ahead import LINE_BYTES, ask
-from .dense_copy import SCRATCH_HEAD, Lines, TurnedLines, copy_once
+from .dense_copy import SCRATCH_HEAD, Lines, copy_once
 from .dense_tiling import PIXELS_PER_BASE, Run
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_TASKS
 from .records import Record, size, slots
@@ -53,8 +53,6 @@ TILE = slots(
 #: before their use.  Planes that want the same sets, 64 -> 64 channels at 224x224, 3x3, 17.66 and 17.51 ms, 128 -> 128
 #: at 32x32 1.300 and 1.285; others the same (Zen 4, November 2026).
 SOON_ROUNDS = 4
-#: How a driver copies its input.
-COPIES = {"nothing": None, "lines": Lines, "turned": TurnedLines}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +101,9 @@ def store_address(dtype, channels_last, target):
     return compiler.address("store", (dtype, channels_last), target, lambda module: write(module, dtype, target))
 
 
-def task_address(dtype, copies, target):
-    """The compiled driver, ``void task(frame, number, worker)``, the same for every plan of a dtype and way to copy."""
-    return compiler.address("task", (dtype, copies), target, lambda module: write_task(module, dtype, copies, target))
+def task_address(dtype, copying, target):
+    """The compiled driver, ``void task(frame, number, worker)``, the same for all plans of a dtype, but for copying."""
+    return compiler.address("task", (dtype, copying), target, lambda module: write_task(module, dtype, copying, target))
 
 
 def write_kernel(module, tile, target):
@@ -118,7 +116,7 @@ def write_kernel(module, tile, target):
     next_starts = [call.pointer("ahead") + frame["x_row"] * row for row in range(tile.rows)]
     unit = frame["x_pixel"] if tile.last else kind.itemsize
     offsets = call.pointer("offsets")
-    taps, inputs = range(tile.run.taps), inside(tile.run.inputs(tile.columns), *tile.beyond)
+    taps, inputs = range(tile.run.taps), tile.run.inputs(tile.columns, *tile.beyond)
     ahead = fetched_ahead(tile.columns, tile.run.stride, kind.itemsize, tile.last)
 
     outputs, asked_step, asked_last = call.pointer("asked"), call["asked_step"], call["asked_last"]
@@ -150,7 +148,7 @@ def write_kernel(module, tile, target):
         if "inputs" in tile.asks:
             soon = (offsets + (k + SOON_ROUNDS * len(taps)) * 8).load()
             for start in row_starts:
-                for place in range(max(inputs), -1, -LINE_BYTES // kind.itemsize):
+                for place in range(max(inputs, default=-1), -1, -LINE_BYTES // kind.itemsize):
                     code.prefetch(start + soon + unit * place)
         for start in next_starts:
             for place in ahead:
@@ -168,12 +166,6 @@ def write_kernel(module, tile, target):
     for number, total in enumerate(sums):
         (room + number * kind.bytes).store(total)
     code.finish()
-
-
-def inside(inputs, low, high):
-    """Of a row's `inputs` those that are not among the `low` first and the `high` last places."""
-    end = max(inputs) + 1 - high
-    return {place: products for place, products in inputs.items() if low <= place < end}
 
 
 def fetched_ahead(columns, stride, itemsize, last):
@@ -260,8 +252,8 @@ def write_store_channels_first(module, dtype, target):
     code.finish()
 
 
-def write_task(module, dtype, copies, target):
-    """Write the driver: copy the input as `COPIES` says, then blocks of channels, of k, and positions, innermost."""
+def write_task(module, dtype, copying, target):
+    """Write the driver: copy the input if it must be, then blocks of channels, of k, and positions, innermost."""
     code = Code(module, "task", target, "pii")
     frame, number, worker = code.arguments
     fixed = Record(frame, FRAME)
@@ -269,10 +261,10 @@ def write_task(module, dtype, copies, target):
     source = (frame + FRAME_INPUT).load_pointer() + task["x"]
     out = (frame + FRAME_OUTPUT).load_pointer() + task["out"]
     scratch = fixed.pointer("scratch") + worker * fixed["scratch_bytes"]
-    kind, lines = code.vector(dtype), COPIES[copies]
-    if lines:
-        copy_once(code, frame, fixed, task, source, scratch, lines(code, fixed, task, kind))
-    x = scratch + SCRATCH_HEAD + task["shift"] if lines else source
+    kind = code.vector(dtype)
+    if copying:
+        copy_once(code, frame, fixed, task, source, scratch, Lines(code, fixed, task, kind))
+    x = scratch + SCRATCH_HEAD + task["shift"] if copying else source
     partials = scratch + fixed["partial_at"]
     tile_room = code.stack(
         kind.bytes * target.registers * (kind.lanes + 1)
@@ -301,7 +293,7 @@ def write_task(module, dtype, copies, target):
                 ahead = Record(fixed.pointer("positions") + following * size(POSITION), POSITION)
                 call["x"] = x + block["x"] + position["x"]
                 following_x = x + block["x"] + ahead["x"]
-                call["ahead"] = following_x if lines else (is_last & leaves).choose(beyond, following_x)
+                call["ahead"] = following_x if copying else (is_last & leaves).choose(beyond, following_x)
                 call["out"] = out + block["out"] + position["out"]
                 _ask(fixed, position, call, last)
                 _one_tile(code, fixed, block, position, call, k, last)

@@ -12,7 +12,7 @@ import numpy as np
 from convbench import settings
 
 from .dense_shape import BAND_SHARE, CONFLICT_BYTES, conflict, strides
-from .dense_tiling import MAX_RUN, TASKS_PER_THREAD, in_halves, parts
+from .dense_tiling import TASKS_PER_THREAD, in_halves, parts
 from .records import ALIGN
 from .target import cache_bytes
 
@@ -24,8 +24,6 @@ FAR_BAND_SHARE = 4.0
 #: Output rows of a band that are worth copying fewer groups at once: rows of taps overlap between bands. 32 groups of
 #: 32 channels, 56x56, 3x3, stride 2: all groups at once leave bands of one row.
 BAND_ROWS = 16
-#: Channels that are worth turning a copy for: a line of them.
-LEAST_TURNED = 16
 #: Work worth a task of its own: at some 4 GHz, 10 us against a fork-join of about 1 us; and work that is better cut,
 #: so that a thread that begins late, or shares its core with another library's, holds nobody up for long.
 TASK_CYCLES, LONG_TASK_CYCLES = 40_000, 2_000_000
@@ -40,17 +38,6 @@ def shared(count, others=1):
     return math.ceil(count / threads) * threads if others % threads else count
 
 
-def turns(shape):
-    """Whether a copy of the input has channels innermost, where the input does not.
-
-    Where kernels multiply single taps one after the other, channel after channel, each of them is in another line of a
-    copy that has pixels innermost: 512 -> 1024 channels at 19x19, 3x3, dilation 6, 4.83 and 4.65 ms (Zen 5,
-    November 2026).
-    """
-    apart = len(shape.column_parts) > 1 and shape.kernel[2] > MAX_RUN
-    return apart and not shape.last and shape.group_channels >= LEAST_TURNED
-
-
 class Layout:
     """Distances and bands of a plan.
 
@@ -60,8 +47,6 @@ class Layout:
         Elements between neighbours along image, channel, depth, height and width.
     copying : bool
         Whether bands of the input are copied.
-    turned : bool
-        Whether the copy has channels innermost where the input does not.
     band_groups : list of int
         Tile rows of each band.
     slice_groups : list of int
@@ -85,15 +70,9 @@ class Layout:
             strides(shape.out_channels, shape.output, shape.last),
         )
         self.copying = distances is None and self._copies()
-        self.turned = self.copying and turns(shape)
         self.band_groups = in_halves(parts(len(tiling.rows), self._band_count() if self.copying else 1))
         self.slice_groups = in_halves(parts(shape.output[0], math.ceil(shape.output[0] / self._slices_together())))
         self.read_strides = self._copy_strides() if self.copying else self.x_strides
-
-    @property
-    def copies(self):
-        """How bands of the input are copied: "nothing", "lines" or "turned"."""
-        return "turned" if self.turned else "lines" if self.copying else "nothing"
 
     def _copies(self):
         """Whether bands are copied: for padding, for the cache's sets, or to have a row's channels together.
@@ -110,11 +89,9 @@ class Layout:
 
     def beyond(self):
         """How many of a column tile's inputs lie in the padding, at its low and its high end, unless that is copied."""
-        shape, columns = self._shape, np.array(self._tiling.columns)
-        first = (np.cumsum(columns) - columns) * shape.stride[2] - shape.padding[2][0]
-        end = first + (columns - 1) * shape.stride[2] + (shape.kernel[2] - 1) * shape.dilation[2] + 1
-        low, high = np.maximum(0, -first), np.maximum(0, end - shape.spatial[2])
-        return [[0] * len(columns) if self.copying else edge.tolist() for edge in (low, high)]
+        shape, tiling = self._shape, self._tiling
+        nothing = [(0, 0)] * len(tiling.columns)
+        return nothing if self.copying else tiling.run.beyond(tiling.columns, shape.spatial[2], shape.padding[2][0])
 
     def _extent(self, axis, outputs):
         """Inputs along `axis` that `outputs` neighbouring outputs see."""
@@ -219,7 +196,7 @@ class Layout:
         most = max(end - begin for begin, end in self.bands())
         self._copy_rows, self._copy_taps, self._tap_step = self._copied_rows(most)
         self._copy_slices = self._extent(0, max(self.slice_groups))
-        if shape.last or self.turned:
+        if shape.last:
             channel, pixel = 1, self._pitch(self._copied_channels())
             row = width * pixel
         else:
@@ -248,7 +225,6 @@ class Layout:
         _, from_channel, from_slice, from_row, from_pixel = (stride * item for stride in self.x_strides)
         _, to_channel, to_slice, to_row, to_pixel = (stride * item for stride in self.read_strides)
         line_from, line_to = (from_pixel, to_pixel) if shape.last else (from_channel, to_channel)
-        line_to = to_pixel if self.turned else line_to
         return {
             "copy_at": shape.padding[2][0] * to_pixel,
             "copy_slices": self._copy_slices,

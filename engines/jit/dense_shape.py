@@ -124,8 +124,8 @@ class Shape:
     def k_ranges(self, first_row, last_row, first_column=None, last_column=None):
         """The k of tiles between these output rows and columns that meet more than padding, per (slice, row, column).
 
-        With taps along the depth, whole slices are left out, and rows by tiles at the edge; otherwise rows; and taps of
-        a row where columns come in parts, if they are given.  As `k`, `k_end`, `k_step`, `k_low` and `k_high` of a position.
+        With taps along the depth, whole slices are left out, and rows by tiles at the edge; otherwise rows; and, if
+        columns are given, taps of a row.  As `k`, `k_end`, `k_step`, `k_low` and `k_high` of a position.
         """
         axis = 0 if self.kernel[0] > 1 or any(self.padding[0]) else 1
         slices = np.arange(self.output[0])[:, None, None]

@@ -27,12 +27,10 @@ MULTIPLY_LATENCY = 4
 INSTRUCTIONS_PER_CYCLE = 2.4
 #: Instructions of a round besides: the offset, the counter, the branch, pointers, a prefetch for each row.
 ROUND_INSTRUCTIONS = 5
-#: Cycles of a round for each row of pixels: another line of the first-level cache, often not there; and where weights
-#: come from far, for bands of input are then larger than the second-level one: 512 -> 1024 channels at 19x19, 3x3,
-#: dilation 6, tiles of 6 x 3 against 2 x 6 x 2, in copies with pixels innermost, 716 against 669 GFLOP/s.  The former,
-#: the two below and what a split store costs are fitted to the times of 3000 tiles of 280 layers (Zen 5, 2026-11):
-#: the choice is 1.010 times as slow as the fastest tile in the geometric mean.
-ROW_CYCLES, FAR_ROW_CYCLES = 0.6, 2.5
+#: Cycles of a round for each row of pixels: another line of the first-level cache, often not there.  This, the two
+#: below and what a split store costs are fitted to the times of 3000 tiles of 280 layers (Zen 5, 2026-11): the choice
+#: is 1.010 times as slow as the fastest tile in the geometric mean.
+ROW_CYCLES = 0.6
 #: What bringing a pixel from the second-level cache costs each round, and vectors of weights, which do not stay in the
 #: first: the more of them come in a cycle, the more each waits. 512 -> 2048 channels at 7x7, 1x1, tiles of 9 x 3
 #: against 13 x 2: 466 against 497 GFLOP/s; 256 -> 64 at 56x56, 1x1, 28 x 1 against 14 x 2: 201 against 217 (Zen 4).
@@ -79,22 +77,38 @@ class Run:
     stride: int
     dilation: int
 
-    def inputs(self, columns):
-        """The inputs that `columns` neighbouring pixels see: place along the width -> its (column, tap) pairs."""
+    def inputs(self, columns, low=0, high=0):
+        """The inputs that neighbouring pixels see, but for some at both ends: place along the width -> (column, tap)s.
+
+        Those left out, `low` and `high` of them, are padding.
+        """
+        end = (columns - 1) * self.stride + (self.taps - 1) * self.dilation + 1 - high
         found = {}
         for column in range(columns):
             for tap in range(self.taps):
-                found.setdefault(column * self.stride + tap * self.dilation, []).append((column, tap))
+                place = column * self.stride + tap * self.dilation
+                if low <= place < end:
+                    found.setdefault(place, []).append((column, tap))
         return dict(sorted(found.items()))
 
-    def input_count(self, columns):
-        """How many inputs `columns` neighbouring pixels see."""
-        return _input_count(self, columns)
+    def beyond(self, columns, width, padding):
+        """How many of the inputs of each of `columns` lie in the padding: (low, high) for each.
+
+        `width` inputs have `padding` in front of them.
+        """
+        first, found = -padding, []
+        for count in columns:
+            end = first + (count - 1) * self.stride + (self.taps - 1) * self.dilation + 1
+            found.append((max(0, -first), max(0, end - width)))
+            first += count * self.stride
+        return found
 
 
 @functools.lru_cache(maxsize=4096)
-def _input_count(run, columns):
-    return len(run.inputs(columns))
+def _counts(run, columns, beyond):
+    """Inputs of a row of pixels, its products, and taps of which there are any."""
+    products = [product for each in run.inputs(columns, *beyond).values() for product in each]
+    return len(run.inputs(columns, *beyond)), len(products), len({tap for _, tap in products})
 
 
 def runs(taps, stride, dilation, last):
@@ -150,8 +164,6 @@ class Machine:
     bases : int
         Base registers for pixels.
     threads : int
-    far : bool
-        Whether weights come from far.
     """
 
     registers: int
@@ -159,7 +171,6 @@ class Machine:
     lanes: int
     bases: int
     threads: int
-    far: bool
 
     @property
     def for_tiles(self):
@@ -167,19 +178,18 @@ class Machine:
         return self.registers - (SPARE_OF_FEW if self.registers <= FEW_REGISTERS else SPARE_REGISTERS)
 
 
-def tile_cycles(rows, columns, vectors, run, k_count, machine, width):
-    """Modelled cycles of one tile of an output plane `width` wide."""
+def tile_cycles(rows, columns, vectors, run, k_count, machine, width, beyond=(0, 0)):
+    """Modelled cycles of one tile of an output plane `width` wide, of whose inputs some are `beyond` a row's ends."""
     pixels = rows * columns
-    inputs = rows * run.input_count(columns)
-    products, weights = pixels * vectors * run.taps, vectors * run.taps
+    inputs, products, taps = _counts(run, columns, beyond)
+    inputs, products, weights = rows * inputs, rows * products * vectors, vectors * taps
     busy = max(
         products / machine.multiplies,
         (inputs + weights + 1 + rows) / LOADS_PER_CYCLE,
         (products + inputs + weights + ROUND_INSTRUCTIONS + 2 * rows) / INSTRUCTIONS_PER_CYCLE,
-        MULTIPLY_LATENCY * run.taps,
+        MULTIPLY_LATENCY * taps,
     )
-    row = FAR_ROW_CYCLES if machine.far else ROW_CYCLES
-    waits = WEIGHT_CYCLES * weights * weights / busy + PIXEL_CYCLES * inputs + row * rows
+    waits = WEIGHT_CYCLES * weights * weights / busy + PIXEL_CYCLES * inputs + ROW_CYCLES * rows
     rounds = k_count / run.taps * (busy + waits)
     runs, length = (1, pixels) if columns == width else (rows, columns)
     stores = runs * math.ceil(length / machine.lanes) * vectors * machine.lanes
@@ -187,6 +197,23 @@ def tile_cycles(rows, columns, vectors, run, k_count, machine, width):
         SPLIT_STORE_CYCLES if length % machine.lanes or width % machine.lanes else 0
     )
     return rounds + TILE_CYCLES + stores * per_store
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of inputs.
+
+    Attributes
+    ----------
+    width, padding : int
+        Inputs, and how much padding is in front of them.
+    taps : int
+        Of a kernel's row.
+    """
+
+    width: int
+    padding: int
+    taps: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,12 +245,14 @@ def _count(sizes):
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(heights, widths, vectors, runs, machine, half, copies, row_taps, copy_cycles):
+def choose(heights, widths, vectors, runs, machine, half, copies, row, copy_cycles):
     """The best `Tiling` of an output plane and of `vectors` vectors of channels, which come `copies` times.
 
     `heights` are pairs: so many rows see so many k; a tile in several of them sees those of most.  No tile reaches over
     from one of the `widths` of columns into the next.  If `half`, the last vector is only
-    half used and stands by itself.  (A tile of whole and half vectors broadcasts each pixel twice, which spills:
+    half used and stands by itself.  Where a `Tiling` is `exact` a row of inputs is read as it lies, and
+    ``row`` says of how many inputs it is, behind how much padding, and how many taps a run that leaves out padding has;
+    otherwise a copy takes `copy_cycles`.  (A tile of whole and half vectors broadcasts each pixel twice, which spills:
     3 -> 24 channels at 300x300, 7x7, stride 2: 14 x 1.5 vectors 76, tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s;
     Zen 4, November 2026.)
     """
@@ -235,17 +264,19 @@ def choose(heights, widths, vectors, runs, machine, half, copies, row_taps, copy
         for channel_cut in (cut + alone for cut in cuts(vectors - len(alone), min(vectors, most_vectors))):
             waiting = _waiting(len(channel_cut) * copies, machine.threads)
             for rows, columns, alike in _plane_cuts(heights, widths, channel_cut[0], run, machine):
-                exact = alike and run.taps == row_taps
+                exact = alike and run.taps == row.taps
                 if len(widths) > 1 and run.taps > 1 and not exact:
                     continue
+                beyond = run.beyond(columns, row.width, row.padding) if exact else [(0, 0)] * len(columns)
+                edged = _count(list(zip(columns, beyond, strict=True)))
                 cycles = sum(
-                    n_rows * n_columns * n_vectors * tile_cycles(row, column, group, run, k, machine, width)
-                    for (row, k), n_rows in _count(rows).items()
-                    for column, n_columns in _count(columns).items()
+                    n_rows * n_columns * n_vectors * tile_cycles(height, column, group, run, k, machine, width, edges)
+                    for (height, k), n_rows in _count(rows).items()
+                    for (column, edges), n_columns in edged.items()
                     for group, n_vectors in _count(channel_cut).items()
                 )
-                sizes = tuple(row for row, _ in rows)
-                kernels = len(set(sizes)) * len(set(columns)) * len(set(channel_cut))
+                sizes = tuple(height for height, _ in rows)
+                kernels = len(set(sizes)) * len(edged) * len(set(channel_cut))
                 score = (cycles * waiting + (0 if exact else copy_cycles)) * (1 + KERNEL_WORTH * kernels)
                 if score < best_score:
                     best, best_score = Tiling(sizes, tuple(columns), tuple(channel_cut), run, exact, cycles), score
