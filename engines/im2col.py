@@ -23,7 +23,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from convbench import forks
 from convbench.engine import Engine
-from convbench.machine import Machine
+from convbench.machine import FMA_PIPES, Machine
 from convbench.settings import get_num_threads
 from convbench.spec import ConvSpec
 
@@ -143,7 +143,7 @@ def _is_wide(spec):
     product = _product(spec)
     channels, filters = product.in_channels // product.groups, product.out_channels // product.groups
     fits = channels * (WIDE_ROWS + product.kernel[0]) * LANE_BYTES <= ROOM_BYTES
-    costs = works(product)
+    costs = works(product, FMA_PIPES)
     return channels > 1 and (fits or filters <= WIDE_FILTERS) and costs["wide"] <= WIDE_SHARE * costs["dense"]
 
 
