@@ -28,6 +28,7 @@ from convbench.engines.fft import uncovered
 from convbench.engines.jit import (
     dense,
     dense_layout,
+    dense_tasks,
     dense_tiling,
     depthwise,
     patches,
@@ -325,7 +326,9 @@ class Family:
 
 def small_blocks():
     """Several blocks of k, of the dense and of the product kernels."""
-    dense.cache_bytes = dense_layout.cache_bytes = product.cache_bytes = lambda level=2: SMALL_CACHE
+    dense.cache_bytes = dense_layout.cache_bytes = dense_tasks.cache_bytes = product.cache_bytes = lambda level=2: (
+        SMALL_CACHE
+    )
 
 
 def copies():

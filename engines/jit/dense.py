@@ -4,9 +4,9 @@
 
 A plan cuts the work into tasks of (image, band of rows, some blocks of output channels).  Everything that
 depends on the shape is in tables that NumPy builds here; the code that walks them (`dense_kernel`) is
-compiled once per tile.  Where there is padding, a task first copies its band with zeros around it into
-scratch that stays in the L2 cache (some 5 % of the time at 64 to 128 channels); without padding the
-input is read in place.  A 1x1 convolution of stride 1 is a matrix product: its pixels are one long row.
+compiled once per tile.  The input is read in place, and kernels of tiles at the borders leave out what lies in
+the padding; only where they cannot a task first copies its band with zeros around it into scratch that stays in
+the L2 cache.  A 1x1 convolution of stride 1 is a matrix product: its pixels are one long row.
 
 Wins on everything with some 16 and more output channels per group; one-channel images and depthwise layers
 waste the lanes: see `wide`.
@@ -22,9 +22,10 @@ from convbench import settings
 from . import dense_kernel as kernels
 from . import parallel
 from .ahead import LINE_BYTES, are_far, inputs_level
-from .dense_layout import Layout, shared
-from .dense_shape import BAND_SHARE, Shape
-from .dense_tiling import Machine, Row, choose, in_halves, parts, runs
+from .dense_layout import Layout
+from .dense_shape import Shape
+from .dense_tasks import Work
+from .dense_tiling import Machine, Row, choose, runs
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
 
@@ -32,8 +33,6 @@ DTYPES = ("float32", "float64")
 #: Part of the L2 cache for one block's weights; more k than fit are done in turns that leave their sums in scratch. 512
 #: -> 1024 channels at 19x19, 3x3, dilation 6: 0.6 616, 0.3 669, 0.15 663 GFLOP/s (Zen 5, November 2026).
 WEIGHT_SHARE = 0.3
-#: How much more work, in parts of all, one half of the tasks may be than the other.
-MOST_LEAD = 0.1
 #: Registers left for pixels' addresses where the step between them is not a constant (channels-last); no
 #: limit where it is.
 BASE_REGISTERS, MANY = 4, 1 << 20
@@ -47,11 +46,6 @@ def why_unsupported(spec):
     if spec.dtype not in DTYPES:
         return f"dense kernels compute {' and '.join(DTYPES)}, not {spec.dtype}"
     return None
-
-
-def _lead(work):
-    """How much more of the work is in one half of the tasks than in the other, in parts of all of it."""
-    return abs(work[: (len(work) + 1) // 2].sum() - work[(len(work) + 1) // 2 :].sum()) / max(1, work.sum())
 
 
 class DensePlan(Framed):
@@ -205,7 +199,7 @@ class DensePlan(Framed):
         columns = list(zip(tiling.columns, self._layout.beyond(), strict=True))
         kinds = sorted(set(itertools.product(tiling.rows, columns)))
         self._positions, band_ends = self._position_table([[kinds.index((r, c)) for c in columns] for r in tiling.rows])
-        self._tasks = self._task_table(band_ends)
+        self._tasks = self._work().tasks(band_ends)
         self._kernels = np.array(
             [self._kernel(rows, *column, int(width)) for rows, column in kinds for width in np.unique(self._widths)],
             np.int64,
@@ -252,6 +246,10 @@ class DensePlan(Framed):
         lines = rows * len(kernels.fetched_ahead(columns, run.stride, self._itemsize, False))
         return inputs_level(self._shape.k_count * lines * LINE_BYTES, run.stride > 1)
 
+    def _work(self):
+        far = are_far(self._weights.nbytes)
+        return Work(self._shape, self._layout, self._tiling, self._itemsize, len(self._blocks), far)
+
     def _position_table(self, kinds):
         """A record for each tile of an image, of the kind that `kinds` says, and where each (slice, band) ends."""
         shape, layout, tiling, item = self._shape, self._layout, self._tiling, self._itemsize
@@ -280,96 +278,7 @@ class DensePlan(Framed):
             "length": heights * widths if joined else widths,
         }
         found = table(kernels.POSITION, rows).reshape(-1, len(kernels.POSITION))
-        return found, self._position_ends(len(found))
-
-    def _position_ends(self, count):
-        """Where tasks' positions end: with (slice and band), anywhere if there is one row or nothing is copied.
-
-        What reads its inputs more than once rather than weights that are far: 1024 -> 1024 channels at 7x7, 3x3, 3.9
-        ms, 4.5 where tasks are cut by positions as far as that goes (Zen 4, November 2026).
-        """
-        shape, layout, columns = self._shape, self._layout, len(self._tiling.columns)
-        if layout.copying and shape.output[1] > 1:
-            return np.cumsum(np.outer(layout.slice_groups, layout.band_groups)) * columns
-        if layout.copying:
-            others = shape.batch * shape.output[0] * len(self._blocks)
-            pieces = in_halves(parts(columns, min(columns, math.ceil(layout.wanted_tasks() / others))))
-            return np.cumsum(np.tile(pieces, shape.output[0]))
-        seen = shape.channels * self._itemsize * math.prod(shape.spatial)
-        few = math.ceil(seen / (BAND_SHARE * cache_bytes()))
-        if are_far(self._weights.nbytes) and math.prod(shape.kernel) > 1:
-            wanted = max(few, math.ceil(layout.wanted_tasks() / (shape.batch * len(self._blocks))))
-            wanted = wanted if wanted == 1 else shared(wanted, shape.batch)
-        else:
-            wanted = shared(max(few, math.ceil(layout.wanted_tasks() / shape.batch)), shape.batch)
-        return np.cumsum(in_halves(parts(count, min(count, wanted))))
-
-    def _chunks(self, bands):
-        """Ranges of blocks that one task computes: all, or fewer where images and bands alone make too few tasks.
-
-        The longer ones come first in both halves: 512 -> 512 at 7x7, 3x3, float64, where one half had 12 blocks and the
-        other 10: 1007 and 920 us (Zen 5, November 2026).
-        """
-        layout = self._layout
-        wanted = math.ceil(layout.wanted_tasks() / (self._shape.batch * bands))
-        count = min(len(self._blocks), max(layout.least_chunks(), wanted))
-        ends = np.cumsum(in_halves(parts(len(self._blocks), count)))
-        return np.concatenate([[0], ends[:-1]]), ends
-
-    def _task_table(self, ends):
-        """A record for each (image, slice and band, chunk of blocks), in the order in which threads take them."""
-        shape, layout, item = self._shape, self._layout, self._itemsize
-        starts = np.concatenate([[0], ends[:-1]])
-        image = np.arange(shape.batch)[:, None, None]
-        part = np.arange(len(ends))[:, None]
-        begin = np.array([begin for begin, _ in layout.bands()])
-        pieces = len(ends) // (len(layout.slice_groups) * len(begin)) if layout.copying else 1
-        band = part // pieces
-        block, block_end = self._chunks(len(ends))
-        per_group = len(self._tiling.vectors)
-        first = block // per_group * shape.group_channels
-        count = -(-block_end // per_group) * shape.group_channels - first
-        source, copied = layout.x_strides[1] * item, layout.read_strides[1] * item
-        chunk = block if shape.groups > 1 else 0 * block
-        rows = {
-            "x": image * layout.x_strides[0] * item,
-            "out": image * layout.out_strides[0] * item,
-            "position": starts[:, None],
-            "position_end": ends[:, None],
-            "block": block,
-            "block_end": block_end,
-            "slice": np.take(layout.first_slices(), band // len(begin), mode="clip") * shape.stride[0]
-            - shape.padding[0][0],
-            "row": begin[band % len(begin)] * shape.stride[1] - shape.padding[1][0],
-            "lines": shape.spatial[2] if shape.last else count,
-            "length": count if shape.last else shape.spatial[2],
-            "first": first * source,
-            "shift": -first * copied,
-            "key": (image * len(ends) + band) * len(self._blocks) + chunk,
-        }
-        tasks = table(kernels.TASK, rows)
-        work = np.broadcast_to((ends - starts)[:, None] * (block_end - block), tasks.shape[:-1])
-        return tasks.reshape(-1, len(kernels.TASK))[self._turns(work)]
-
-    def _turns(self, work):
-        """Tasks so that each thread stays with a band of input, which it copies, while it computes chunk after chunk.
-
-        Half the threads begin with the first half of the tasks.  64 -> 64 channels at 56x56, 3x3, two threads that take
-        turns: band after band 505, each its own 514 GFLOP/s (Zen 5, November 2026).
-
-        Where the first half of the bands is much more work than the second (8 and 6 rows of 256 -> 256 channels at
-        14x14, float64: 1.07 ms, 0.96 so), each half of the threads computes half the channels.  And where weights are
-        far and no band is copied, so that each core reads half of them: 1024 -> 2048 channels at 14x14, 1x1, stride 2,
-        520 and 449 us; but 512 -> 512 at 7x7, 3x3, batch 8, whose bands would be copied twice, 3.51 and 3.54 ms.
-        """
-        threads = math.ceil(settings.get_num_threads() / 2)
-        band, chunk = np.divmod(np.arange(work.size), work.shape[-1])
-        turns = np.lexsort((band % threads, chunk, band // threads))
-        others = np.lexsort((band, chunk))
-        lead, other = _lead(work.ravel()[turns]), _lead(work.ravel()[others])
-        if are_far(self._weights.nbytes) and not self._layout.copying:
-            return others if other <= max(MOST_LEAD, lead) else turns
-        return turns if lead <= max(MOST_LEAD, other) else others
+        return found, self._work().position_ends(len(found))
 
     def _constants(self):
         """The fixed part of a frame."""
