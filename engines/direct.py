@@ -21,7 +21,7 @@ import numpy as np
 
 from convbench import forks
 from convbench.engine import Engine
-from convbench.machine import CACHED_BYTES, FMA_PIPES, Machine, this_machine
+from convbench.machine import CACHED_BYTES, FMA_PIPES, Machine
 from convbench.shapes import pairs_inside
 from convbench.spec import ConvSpec
 
@@ -77,7 +77,7 @@ def family(spec: ConvSpec) -> str:
     """Which code computes `spec`: "dense", "product", "wide", "depthwise" or "loops"."""
     if spec.dtype not in GENERATED_DTYPES:
         return "loops"
-    costs = works(spec, this_machine(1).fma_pipes)
+    costs = works(spec, FMA_PIPES)
     return min(costs, key=costs.get)
 
 
@@ -85,7 +85,7 @@ def works(spec, pipes):
     """What each family that computes `spec` costs, in multiply-adds of whole vectors, `pipes` of which begin at once.
 
     The times that the constants are fitted to are of two; with one, as on a Zen 4, all that is not multiplied takes
-    half of what they say: measured / predicted in 355 random and public problems 0.95 (wide, product), 0.96 (dense),
+    half of what they say: measured / predicted in 286 random and public problems 0.95 (wide, product), 0.96 (dense),
     0.74, 0.77 and 0.83 without it (November 2026).
     """
     other = pipes / FMA_PIPES
@@ -217,7 +217,7 @@ class Direct(Engine):
         one_way = spec.memory_format == "channels_last" and not _is_depthwise(spec)
         if spec.dtype not in GENERATED_DTYPES or one_way or not known:
             return (self,)
-        costs = works(spec, this_machine(1).fma_pipes)
+        costs = works(spec, FMA_PIPES)
         near = [name for name in sorted(costs, key=costs.get) if costs[name] <= WORTH_A_TRY * min(costs.values())]
         return tuple(Direct(name) for name in near)
 

@@ -1,0 +1,123 @@
+"""Dense kernels: what is read in place, and that kernels at the borders leave out exactly what is padding."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convbench import ConvSpec, registry, settings
+from convbench.engines.jit.dense import DensePlan
+from convbench.engines.jit.dense_tiling import MAX_RUN, Run, runs
+from convbench.machine import Machine
+
+
+@pytest.mark.parametrize("columns", [(5,), (3, 3), (7, 1), (2, 2, 2, 1)])
+@pytest.mark.parametrize(("taps", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 3), (2, 3, 2), (11, 1, 1)])
+@pytest.mark.parametrize("padding", [0, 1, 4])
+@pytest.mark.parametrize("width", [2, 9, 14])
+def test_inputs_of_a_row_of_tiles_are_those_that_exist(columns, taps, stride, dilation, padding, width):
+    run, first, found = Run(taps, stride, dilation), 0, []
+    for count, (low, high) in zip(columns, run.beyond(columns, width, padding), strict=True):
+        for place, products in run.inputs(count, low, high).items():
+            x = first * stride - padding + place
+            assert 0 <= x < width
+            found += [(first + column, tap, x) for column, tap in products]
+        first += count
+    pairs = itertools.product(range(sum(columns)), range(taps))
+    seen = [(column, tap, column * stride + tap * dilation - padding) for column, tap in pairs]
+    assert sorted(found) == [each for each in seen if 0 <= each[2] < width]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("last", [False, True])
+def test_runs_cut_a_row_evenly_or_take_it_whole(stride, last):
+    for taps in range(1, 30):
+        sizes = [run.taps for run in runs(taps, stride, 1, last)]
+        assert sizes[0] == 1
+        assert all(taps % size == 0 for size in sizes)
+        assert (taps in sizes) == (taps == 1 or (taps <= MAX_RUN and not last) or (taps <= 5 and stride == 1)), taps
+
+
+@pytest.mark.parametrize(
+    ("text", "copying"),
+    [
+        ("mb1ic24ih30oc40kh3ph1", False),
+        ("mb1ic24ih32oc40kh3ph1", False),  # planes of 4 KiB
+        ("mb1ic24ih30oc40oh15kh3sh2ph1", False),
+        ("mb1ic24ih19oc40kh3dh5ph6", False),  # columns in parts
+        ("mb1ic24ih30oc40kh5ph2", False),
+        ("mb1ic24iw100ih1oc40kw3kh1pw1", False),
+        ("mb1ic24id4ih10iw12oc40kd3kh3kw3pd1ph1pw1", False),
+        ("g3mb1ic72ih14oc120kh3ph1", False),
+        ("mb1ic24ih30oc40kh1", False),
+        ("mb1ic24ih32oc40kh1", True),  # planes of 4 KiB
+        ("mb1ic24ih30oc40kh13ph6", True),  # more taps than a run has
+    ],
+)
+def test_inputs_are_read_in_place_where_kernels_leave_out_the_padding(text, copying):
+    spec = ConvSpec.parse(text)
+    plan = DensePlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert plan._layout.copying is copying, str(spec)
+    assert copying or plan._frames[0].scratch.nbytes < spec.data_bytes, str(spec)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mb2ic17ih7oc40kh3ph1",
+        "mb1ic17ih57oc40kh3ph1",
+        "mb1ic17ih30oc40oh15kh3sh2ph1",
+        "mb1ic20ih19oc40kh3dh5ph6",
+        "mb1ic20ih8oc40kh3dh6ph7",  # a tile and rows that only one tap reaches
+        "mb1ic5ih3iw40oc40kh7kw11ph3pw5",
+        "mb1ic5ih4iw2oc40kh5kw5ph4pw4",  # most of the outputs see padding
+        "mb1ic6id3ih9iw14oc40kd3kh3kw3pd2ph2pw2",
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_padding_is_left_out_and_nothing_else(text, last, dtype):
+    """Ones sum to how many inputs each output sees; what lies beyond the input in memory is not finite."""
+    spec = ConvSpec.parse(text).replace(dtype=dtype, memory_format="channels_last" if last else "channels_first")
+    size = int(np.prod(spec.input_shape))
+    room = np.full(size + 4000, np.nan, dtype)
+    x = room[2000 : 2000 + size].reshape(spec.input_shape)
+    x[...] = 1
+    shape = (spec.batch, *spec.output_spatial, spec.out_channels) if last else spec.output_shape  # as it lies
+    weight, out = np.ones(spec.weight_shape, dtype), np.empty(shape, dtype)
+    DensePlan(spec, weight)(x, out)
+    counts = np.ones(())
+    for size, n, k, s, d, (low, _) in zip(
+        spec.spatial, spec.output_spatial, spec.kernel, spec.stride, spec.dilation, spec.padding, strict=True
+    ):
+        at = np.arange(n)[:, None] * s + np.arange(k) * d - low
+        counts = np.multiply.outer(counts, ((at >= 0) & (at < size)).sum(1))
+    expected = spec.weight_shape[1] * counts
+    expected = expected[..., None] if last else expected
+    np.testing.assert_array_equal(out, np.broadcast_to(expected, out.shape), err_msg=str(spec))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_tasks_cover_every_tile_and_block_once(monkeypatch, threads):
+    from convbench.engines.jit.dense_kernel import TASK
+
+    monkeypatch.setattr(settings, "_threads", threads)
+    for text in ("mb2ic64ih30oc40kh3ph1", "mb1ic512ih7oc512kh3ph1", "mb1ic24ih40oc400kh13ph6", "mb3ic16ih9oc16kh1"):
+        spec = ConvSpec.parse(text)
+        plan = DensePlan(spec, np.ones(spec.weight_shape, spec.dtype))
+        names = ("out", "position", "position_end", "block", "block_end")
+        done = np.zeros((spec.batch, len(plan._positions), len(plan._blocks)), int)
+        for out, begin, end, block, block_end in plan._tasks[:, [list(TASK).index(name) for name in names]]:
+            done[out // (spec.itemsize * np.prod(spec.output_shape[1:])), begin:end, block:block_end] += 1
+        assert np.all(done == 1), str(spec)
+
+
+def test_predictions_halve_only_what_is_multiplied_where_vectors_are_halved():
+    """One multiply-add of whole vectors a cycle instead of two takes twice as long; copies and stores do not."""
+    direct = registry.get("direct")
+    one = Machine("another", ("AVX512F",), 2, 2, 64, fma_pipes=1, bandwidth=1e12)
+    for text, least, most in [("mb1ic256ih56oc256kh3ph1", 1.8, 2), ("mb1ic1ih995oc1oh497kh2sh2ph0", 1, 1.3)]:
+        spec = ConvSpec.parse(text)
+        times = direct.predict_seconds(spec, one) / direct.predict_seconds(spec, replace(one, fma_pipes=2))
+        assert least < times <= most, f"{spec}: {times}"
