@@ -277,7 +277,7 @@ def test_peers_of_separable_kernels_compute_the_same(peer, k):
 
 def test_a_group_may_name_its_engine():
     row = next(row for row in ROWS if row.name == "gaussian-512-k15")
-    found = contest.compare([row], "direct", peers=(), rounds=1).results[0]
+    found = contest.compare([row], "direct", peers=(), rounds=(1, 1)).results[0]
     assert found.engine == "separable"
 
 
@@ -307,7 +307,7 @@ def test_a_missing_library_is_left_out_and_said(quiet_limits):
     absent = Fake("torch", None)
     absent.modules = ("convbench_has_no_such_module",)
     assert installed((absent,)) == ((), {"torch": None})
-    found = contest.compare([Row("r", "dense", TINY, "")], "reference", peers=(absent,), rounds=1)
+    found = contest.compare([Row("r", "dense", TINY, "")], "reference", peers=(absent,), rounds=(1, 1))
     assert found.missing == ["torch"]
     assert list(found.results[0].timings) == [OURS]
     assert "Not installed, left out: torch." in page.page(found)
@@ -319,7 +319,7 @@ def test_a_peer_that_differs_is_not_timed(quiet_limits):
     x, weight = data.sample(spec)
     registry.get("reference").plan(spec, weight)(x, right)
     peers = (Fake("torch", right), Fake("torch channels-last", right + 1), Fake("onnxruntime", right[0]))
-    found = contest.compare([Row("r", "dense", TINY, "")], "reference", peers=peers, rounds=1).results[0]
+    found = contest.compare([Row("r", "dense", TINY, "")], "reference", peers=peers, rounds=(1, 1)).results[0]
     assert list(found.timings) == [OURS, "torch"]
     assert [note.split(" differs")[0] for note in found.notes] == ["torch channels-last", "onnxruntime"]
 
