@@ -26,7 +26,7 @@ from convbench.shapes import pairs_inside
 from convbench.spec import ConvSpec
 
 from .jit.dense_shape import CONFLICT_BYTES
-from .jit.dense_tiling import LAST_RUN, MAX_RUN
+from .jit.dense_tiling import longest_run
 from .loops import LoopPlan, computed_dtype
 
 GENERATED_DTYPES = ("float32", "float64")
@@ -121,9 +121,7 @@ def _taps(spec):
 
 def _is_whole(spec):
     """Whether dense kernels multiply the taps of a row together, without its padding."""
-    if spec.memory_format == "channels_first":
-        return spec.kernel[-1] <= MAX_RUN
-    return spec.kernel[-1] == 1 or (spec.kernel[-1] <= LAST_RUN and spec.stride[-1] == 1)
+    return spec.kernel[-1] <= longest_run(spec.stride[-1], spec.memory_format == "channels_last")
 
 
 def _wide_taps(spec, lanes):

@@ -8,7 +8,7 @@ import pytest
 
 from convbench import ConvSpec, registry, settings
 from convbench.engines.jit.dense import DensePlan
-from convbench.engines.jit.dense_tiling import MAX_RUN, Run, runs
+from convbench.engines.jit.dense_tiling import Run, runs
 from convbench.machine import Machine
 
 
@@ -36,7 +36,8 @@ def test_runs_cut_a_row_evenly_or_take_it_whole(stride, last):
         sizes = [run.taps for run in runs(taps, stride, 1, last)]
         assert sizes[0] == 1
         assert all(taps % size == 0 for size in sizes)
-        assert (taps in sizes) == (taps == 1 or (taps <= MAX_RUN and not last) or (taps <= 5 and stride == 1)), taps
+        most = 5 if last else 11
+        assert (taps in sizes) == (taps == 1 or taps <= (most if stride == 1 else 1 if last else 7)), taps
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,7 @@ def test_runs_cut_a_row_evenly_or_take_it_whole(stride, last):
         ("mb1ic24ih30oc40kh1", False),
         ("mb1ic24ih32oc40kh1", True),  # planes of 4 KiB
         ("mb1ic24ih30oc40kh13ph6", True),  # more taps than a run has
+        ("mb1ic24ih30oc40oh14kh9sh2ph3", True),
     ],
 )
 def test_inputs_are_read_in_place_where_kernels_leave_out_the_padding(text, copying):
