@@ -55,16 +55,16 @@ MOST_ROW_PARTS = 5
 MAX_ROWS = 8
 #: Pixels that share one base register where the step between pixels is not a constant.
 PIXELS_PER_BASE = 4
-#: Taps of one round at most: their weights are held in registers.  64 channels at 56x56, one thread, copied, tiles of 14
-#: x 2 with single taps against the best of all: 3x3 104 against 116 GFLOP/s (Cascade Lake, November 2026, neighbours
+#: Taps of one round at most: their weights are held in registers.  64 channels at 56x56, one thread, copied, tiles of
+#: 14 x 2 with single taps against the best of all: 3x3 104 against 116 GFLOP/s (Cascade Lake, November 2026, neighbours
 #: quiet; with busy ones 15 % more).  Runs as long as a row are read in place; microseconds, two threads, copied and in
 #: place: 16 -> 64 channels at 64x64, 9x9, 2988 and 2901, 11x11 4461 and 4218 (Zen 4).
 NEIGHBOURS_RUN = 11
-#: The same with strides: 64 -> 64 at 56x56, 5x5, stride 2, 758 and 722, 3 -> 64 at 224x224, 7x7, stride 2, 1126 and 1124,
-#: cold 1228 and 1178; but 3 -> 96 at 227x227, 11x11, stride 4, 1058 and 1113 (Zen 4).
+#: The same with strides: 64 -> 64 at 56x56, 5x5, stride 2, 758 and 722, 3 -> 64 at 224x224, 7x7, stride 2, 1126 and
+#: 1124, cold 1228 and 1178; but 3 -> 96 at 227x227, 11x11, stride 4, 1058 and 1113 (Zen 4).
 STRIDED_RUN = 7
-#: Channels-last, where addresses take registers, only of neighbours: 64 -> 128 channels at 56x56, 3x3, stride 2, runs of
-#: three taps 1.7 times as long as single ones; 64 -> 64, 7x7, runs of seven 1.09 (Zen 4).
+#: Channels-last, where addresses take registers, only of neighbours: 64 -> 128 channels at 56x56, 3x3, stride 2, runs
+#: of three taps 1.7 times as long as single ones; 64 -> 64, 7x7, runs of seven 1.09 (Zen 4).
 LAST_RUN = 5
 
 
