@@ -210,10 +210,10 @@ class DensePlan(Framed):
         self._partial_bytes = max(tiling.rows) * max(tiling.columns) * per_k
 
     def _asks(self):
-        """What kernels ask for: weights that are far, and, channels-first, outputs.
+        """What kernels ask for: weights that are far, and, channels-first, outputs, and inputs of taps read in place.
 
-        Both where both are: 256 -> 1024 channels at 14x14, 1x1, batch 8, weights only 4.72 ms, both 4.26; 512 -> 1024
-        at 28x28, stride 2, batch 8, 8.84 and 8.59 (Zen 4, November 2026).  Not outputs channels-last, where kernels
+        Weights and outputs where both are: 256 -> 1024 channels at 14x14, 1x1, batch 8, weights only 4.72 ms, both
+        4.26; 512 -> 1024 at 28x28, stride 2, batch 8, 8.84 and 8.59 (Zen 4).  Not outputs channels-last, where kernels
         need their address registers for the pixels (64 -> 256 channels at 56x56, 1x1, batch 8: 356 GFLOP/s without,
         162 with it; Zen 5, November 2026).
         """

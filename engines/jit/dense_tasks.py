@@ -122,7 +122,7 @@ class Work:
         Where the first half of the bands is much more work than the second (8 and 6 rows of 256 -> 256 channels at
         14x14, float64: 1.07 ms, 0.96 so), each half of the threads computes half the channels.  And where weights are
         far and no band is copied, so that each core reads half of them: 1024 -> 2048 channels at 14x14, 1x1, stride 2,
-        520 and 449 us; but 512 -> 512 at 7x7, 3x3, batch 8, whose bands would be copied twice, 3.51 and 3.54 ms.
+        520 and 449 us (Zen 5).  Bands would be copied twice.
         """
         threads = math.ceil(settings.get_num_threads() / 2)
         band, chunk = np.divmod(np.arange(work.size), work.shape[-1])

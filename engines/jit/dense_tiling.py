@@ -113,8 +113,9 @@ class Run:
 @functools.lru_cache(maxsize=4096)
 def _counts(run, columns, beyond):
     """Inputs of a row of pixels, its products, and taps of which there are any."""
-    products = [product for each in run.inputs(columns, *beyond).values() for product in each]
-    return len(run.inputs(columns, *beyond)), len(products), len({tap for _, tap in products})
+    inputs = run.inputs(columns, *beyond)
+    products = [product for each in inputs.values() for product in each]
+    return len(inputs), len(products), len({tap for _, tap in products})
 
 
 def longest_run(stride, last):
