@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Callable
 
 import numpy as np
 
@@ -258,17 +259,17 @@ class Direct(Engine):
             return LoopPlan(spec, weight, bias)
         return _plan_class(chosen)(spec, weight, bias)
 
-    def measure_peak(self, dtype: str, calls: int | None = None) -> float | None:
-        """FLOP/s of multiply-adds of "float32" or "float64" on all threads, measured now (`jit.peak`).
+    def peak_call(self, dtype: str, flops: int | None = None) -> tuple[Callable[[], object], int] | None:
+        """A call that only makes multiply-adds of "float32" or "float64" on all threads, and its FLOP (`jit.peak`).
 
-        In the best of some calls of a few milliseconds.  None where the generators do not know this processor.
+        About `flops`, or what takes some milliseconds.  None where the generators do not know this processor.
         """
         if not generates_code():
             return None
         with forks.held_off:
-            from .jit.peak import CALLS, measure
+            from .jit.peak import caller
 
-        return measure(dtype, calls or CALLS)
+        return caller(dtype, flops)
 
 
 def _plan_class(family):

@@ -13,7 +13,7 @@ from convbench.compare.gauge import PATIENCE_SECONDS, RETRY_SECONDS, Gauge
 from convbench.compare.limits import Limits
 from convbench.compare.memory import Memory
 from convbench.compare.peers import PEERS, Peer, installed
-from convbench.compare.results import COPY, INTO, OURS, Comparison, Result
+from convbench.compare.results import COPY, INTO, OURS, PEAK, Comparison, Result
 from convbench.compare.rows import GROUPS, ROWS, Row
 from convbench.spec import ConvSpec
 from convbench.timing import Timing
@@ -333,6 +333,26 @@ def test_progress_hears_of_every_row_and_limits_surround_every_group(monkeypatch
     assert measured == [settings.get_num_threads()] * 3
 
 
+@pytest.mark.parametrize("dtype", limits.DTYPES)
+def test_the_peak_is_a_contender_of_its_rows_and_makes_as_much_as_asked(dtype):
+    row = Row("small", "peak", f"--dt=f{dtype[5:]} mb1ic16ih14oc16oh14kh3ph1", "")
+    timed = {}
+
+    def timer(calls):
+        timed.update(calls)
+        return {name: _timing(1.0 + number) for number, name in enumerate(calls)}
+
+    found = contest.run(row, "direct", (), 1, timer)
+    if limits.peak_call(dtype) is None:
+        pytest.skip("the generators do not know this processor")
+    assert list(timed) == [OURS, PEAK]
+    timed[PEAK]()
+    assert found.peak_share(Limits({}, 1.0)) == 2.0
+    assert list(contest.run(replace(row, group="dense"), "direct", (), 1, timer).timings) == [OURS]
+    for flops in (10**7, 10**9):
+        assert limits.peak_call(dtype, flops)[1] == pytest.approx(flops, rel=1e-2)
+
+
 def test_limits_are_positive_and_the_copy_copies():
     found = limits.measure(1)
     assert found.bandwidth > 0
@@ -361,6 +381,12 @@ def test_figures_of_a_result():
     assert found.flops == pytest.approx(2 * 81 * 9 / 2e-6)
     assert found.intensity == pytest.approx(2 * 81 * 9 / (4 * (81 + 81 + 9)))
     assert found.copy_share == pytest.approx(0.5)
+    bounds = Limits({"float32": 4 * found.flops}, 1.0)
+    assert found.peak_share(bounds) == pytest.approx(0.25)
+    assert found.peak_share(Limits({}, 1.0)) is None
+    beside = _result("r", "peak", TINY, convbench=2e-6, torch=4e-6, peak=1.5e-6)
+    assert beside.peak_share(bounds) == pytest.approx(0.75)  # of the peak in the same rounds
+    assert beside.best() == "torch"
     assert results.mean_ratio([found, found]) == pytest.approx(0.5)
     assert results.mean_ratio([]) is None
 
@@ -408,7 +434,7 @@ def test_goals_that_are_met_and_missed():
 def test_page_table_and_plot_hold_every_row(tmp_path):
     found = _comparison(
         _result("layer", "dense", "mb1ic64ih56oc64oh56kh3ph1", convbench=1e-3, torch=2e-3),
-        _result("double", "peak", "--dt=f64 mb1ic64ih56oc64oh56kh3ph1", convbench=3e-3, torch=2e-3),
+        _result("double", "peak", "--dt=f64 mb1ic64ih56oc64oh56kh3ph1", convbench=3e-3, torch=2e-3, peak=2.4e-3),
         _result(rows.COPY_ROW, "image", TINY, convbench=3e-6, opencv=4e-6, into=2e-6, copy=1e-6),
         _result("alone", "given", TINY, convbench=1e-6),
         missing=("openvino",),
@@ -419,6 +445,8 @@ def test_page_table_and_plot_hold_every_row(tmp_path):
     for result in found.results:
         assert text.count(f"| `{result.row.name}` |") == 2, result
         assert result.row.text in text
+    assert re.search(r"`double` \| 3 ms \| [\d.]+ \| 80% \| torch", text)
+    assert "of as many multiply-adds" in text
     for lines in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in lines.splitlines()}) == 1, lines
     assert written[1].read_text().lstrip().startswith("<?xml")

@@ -95,7 +95,7 @@ def test_calibration_finds_how_far_predictions_are_off(house, monkeypatch):
     house("twice", 1e-3, seconds=2e-3)
     house("half", 1e-3, seconds=5e-4)
     house("hopeless", 10.0, seconds=1e-3)
-    monkeypatch.setattr("convbench.compare.limits.peak_measure", lambda: None)
+    monkeypatch.setattr("convbench.compare.limits.peak", lambda dtype: None)
     told = []
     found = calibration.calibrate([str(SPEC)], progress=told.append)
     assert found.factors == pytest.approx({"twice": 2.0, "half": 0.5}), str(SPEC)

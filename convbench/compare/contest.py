@@ -14,7 +14,7 @@ from convbench.compare import limits, protocol
 from convbench.compare.gauge import machine_gauge
 from convbench.compare.memory import measure as measure_memory
 from convbench.compare.peers import PEERS, Peer, installed
-from convbench.compare.results import COPY, INTO, OURS, Comparison, Result
+from convbench.compare.results import COPY, INTO, OURS, PEAK, Comparison, Result
 from convbench.compare.rows import COPY_ROW, Row, group_of
 from convbench.machine import processor_name
 from convbench.spec import ConvSpec
@@ -119,6 +119,9 @@ def run(row: Row, engine: str, peers: Sequence[Peer], threads: int, timer) -> Re
             notes.append(f"{peer.name} differs from {OURS} by {error:.1e} and is not timed")
         else:
             calls[peer.name] = call
+    peak = limits.peak_call(spec.dtype, 2 * spec.macs) if row.group == "peak" else None
+    if peak is not None:
+        calls[PEAK], _ = peak
     with contextlib.ExitStack() as stack:
         if row.name == COPY_ROW:
             out = np.empty_like(ours)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from convbench.compare.limits import peak_measure
+from convbench.compare import limits
 
 STEADY = 0.9  # of the highest peak seen
 GLANCE_CALLS = 2  # some 3 ms each
@@ -75,6 +75,5 @@ class Gauge:
 
 def machine_gauge() -> Gauge:
     """The gauge of this machine's float32 peak."""
-    measure = peak_measure()
-    highest = measure("float32") if measure else None
-    return Gauge(lambda: measure("float32", GLANCE_CALLS), highest=highest) if highest else Gauge(None)
+    highest = limits.peak("float32")
+    return Gauge(lambda: limits.peak("float32", GLANCE_CALLS), highest=highest) if highest else Gauge(None)

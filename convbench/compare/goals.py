@@ -94,7 +94,7 @@ def _copy_goal(group, results):
 
 def _peak_goals(group, results, limits):
     for dtype, least in PEAK_SHARES.items():
-        shares = {r.row.name: limits.share(r.flops, dtype) for r in results if r.spec.dtype == dtype}
+        shares = {r.row.name: r.peak_share(limits) for r in results if r.spec.dtype == dtype}
         shares = {name: share for name, share in shares.items() if share is not None}
         if shares:
             worst = min(shares, key=shares.get)

@@ -14,6 +14,7 @@ from convbench import registry
 from convbench.timing import seconds_per_call
 
 DTYPES = ("float32", "float64")
+PEAK_CALLS = 40  # some 3 ms each
 COPIED = (4096, 4096)  # float32: 64 MiB read and as many written, far past any cache
 COPIES = 12
 
@@ -40,15 +41,27 @@ class Limits:
 
 def measure(threads: int) -> Limits:
     """Measure now; takes about half a second."""
-    peak = peak_measure()
-    found = {dtype: peak(dtype) for dtype in DTYPES} if peak else {}
+    found = {dtype: peak(dtype) for dtype in DTYPES}
     return Limits({dtype: flops for dtype, flops in found.items() if flops}, _copy_bandwidth(threads))
 
 
-def peak_measure() -> Callable[..., float | None] | None:
-    """The first engine's ``measure_peak(dtype, calls)``, or None where no engine has one."""
-    measures = [engine.measure_peak for engine in registry.engines().values() if hasattr(engine, "measure_peak")]
-    return measures[0] if measures else None
+def peak(dtype: str, calls: int = PEAK_CALLS) -> float | None:
+    """FLOP/s of multiply-adds on all threads, or None where no engine makes nothing else.
+
+    The best of some calls: a peak is an upper limit, and every disturbance only slows a call down.
+    """
+    found = peak_call(dtype)
+    if found is None:
+        return None
+    call, flops = found
+    return flops / min(seconds_per_call(call, 1, time.perf_counter) for _ in range(calls))
+
+
+def peak_call(dtype: str, flops: int | None = None) -> tuple[Callable[[], object], int] | None:
+    """The first engine's ``peak_call(dtype, flops)``, or None where no engine has one."""
+    calls = (engine.peak_call for engine in registry.engines().values() if hasattr(engine, "peak_call"))
+    first = next(calls, None)
+    return first(dtype, flops) if first else None
 
 
 def highest(found: list[Limits]) -> Limits:

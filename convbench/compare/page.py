@@ -8,7 +8,7 @@ from convbench import display
 from convbench.compare import crossover, gauge, protocol, roofline
 from convbench.compare.crossover import Point
 from convbench.compare.goals import ceiling, verdicts
-from convbench.compare.results import COPY, INTO, Comparison, Result, mean_ratio
+from convbench.compare.results import COPY, INTO, PEAK, Comparison, Result, mean_ratio
 from convbench.compare.rows import COPY_ROW, Group
 from convbench.compare.table import percent
 
@@ -135,7 +135,7 @@ _FIGURES = ("time", "GFLOP/s", "% of peak", "best peer", "its time", "ratio")
 
 
 def _figures(comparison, result):
-    share = comparison.limits.share(result.flops, result.spec.dtype)
+    share = result.peak_share(comparison.limits)
     best = result.best()
     theirs = ("–", "–") if best is None else (best, display.seconds(result.timings[best].median))
     ours = (display.seconds(result.seconds), f"{result.flops / 1e9:.1f}", percent(share))
@@ -178,6 +178,11 @@ def _group(comparison: Comparison, group: Group, results):
     text = f"## {group.title}\n\n"
     if rivals:
         text += f"Rivals of the goal: {', '.join(group.rivals)}. Timed: {', '.join(group.peers)}.\n\n"
+    if any(PEAK in r.timings for r in results):
+        text += (
+            "The peak of these rows is a call of as many multiply-adds, and nothing else, timed in the same rounds as\n"
+            "the libraries.\n\n"
+        )
     text += _table(header, rows)
     text += "".join(_copy_line(r) for r in results if r.copy_share is not None)
     return text + "".join(f"\n`{r.row.name}`: {note}.\n" for r in results for note in r.notes)

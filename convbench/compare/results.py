@@ -14,6 +14,7 @@ from convbench.timing import Timing
 
 OURS = "convbench"
 INTO, COPY = "convbench, output given", "copy"  # on one row: ours without making an output, and a copy
+PEAK = "peak"  # on rows whose goal is a share of it: as many multiply-adds as ours, and nothing else
 FAMILIES = ("1×1", "3×3 and larger", "depthwise, grouped", "3-D", "image", "1-D")
 
 
@@ -27,7 +28,7 @@ class Result:
     engine : str
         The engine that computed ours.
     timings : dict of str to Timing
-        By contender; `OURS` is among them, on one row also `INTO` and `COPY`.
+        By contender; `OURS` is among them, on some rows also `INTO` and `COPY`, or `PEAK`.
     notes : tuple of str
         Who was left out, and why.
     """
@@ -57,6 +58,12 @@ class Result:
         """Time of a copy of input to output / our time into the same output, where that was timed."""
         return self.timings[COPY].median / self.timings[INTO].median if COPY in self.timings else None
 
+    def peak_share(self, limits: Limits) -> float | None:
+        """Our part of the multiply-add peak: that of the same rounds where it was timed, else of `limits`, if known."""
+        if PEAK in self.timings:
+            return self.timings[PEAK].median / self.seconds
+        return limits.share(self.flops, self.spec.dtype)
+
     @property
     def intensity(self) -> float:
         """FLOP per byte of input, weight and output."""
@@ -64,7 +71,9 @@ class Result:
 
     def best(self, names: Iterable[str] | None = None) -> str | None:
         """The fastest peer (of those named), or None where none was timed."""
-        chosen = [name for name in self.timings if name not in (OURS, INTO, COPY) and (names is None or name in names)]
+        chosen = [
+            name for name in self.timings if name not in (OURS, INTO, COPY, PEAK) and (names is None or name in names)
+        ]
         return min(chosen, key=lambda name: self.timings[name].median, default=None)
 
     def ratio(self, names: Iterable[str] | None = None) -> float | None:

@@ -40,7 +40,7 @@ def _group_table(comparison: Comparison, group: Group, results: tuple[Result, ..
 
 
 def _cells(result: Result, comparison: Comparison) -> list[Text]:
-    share = comparison.limits.share(result.flops, result.spec.dtype)
+    share = result.peak_share(comparison.limits)
     best, ratio = result.best(), result.ratio()
     cells = [result.row.name, display.seconds(result.seconds), f"{result.flops / 1e9:.1f}", percent(share)]
     if best is None:

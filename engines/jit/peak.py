@@ -6,7 +6,6 @@ this machine, at this moment.
 """
 
 import functools
-import time
 
 import numpy as np
 
@@ -14,15 +13,16 @@ from . import parallel
 from .compile import address
 from .pool_code import FRAME_FUNCTION, FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_TASKS
 from .target import target
-from .vector import INDEX, Code
+from .vector import Code
 
 #: Independent sums: two pipes with a latency of 4 or 5 cycles need 10, and 16 registers hold 12 and two factors.
 SUMS = 12
-#: Rounds of one task, of `SUMS` multiply-adds each: some 60 us, so that tasks even out delays.
+#: Rounds of one task when the peak is looked for, of `SUMS` multiply-adds each: some 60 us, so that tasks even out
+#: delays.
 ROUNDS = 20_000
 TASKS_PER_THREAD = 16
-#: Calls timed; the best counts, because a peak is an upper limit and every disturbance only slows a call down.
-CALLS = 40
+#: The task's rounds, after the head of its frame.
+FRAME_ROUNDS = 8 * FRAME_HEAD
 #: The factors, per lane: sums neither overflow nor become denormal.
 FACTORS = (0.5, 0.25)
 
@@ -39,37 +39,28 @@ def _write(module, dtype):
     def body(_, *sums):
         return [total.fma(a, b) for total in sums]
 
-    sums = code.loop(code.value(ROUNDS, INDEX.ir), body, [code.zero(kind)] * SUMS)
+    sums = code.loop((frame + FRAME_ROUNDS).load(), body, [code.zero(kind)] * SUMS)
     out.store(functools.reduce(lambda left, right: left + right, sums))
     code.finish()
 
 
-def measure(dtype, calls=CALLS):
-    """FLOP/s of multiply-adds on all threads.
+def caller(dtype, flops=None):
+    """A call that makes multiply-adds on all threads, and how many FLOP it makes; a multiply-add counts as two.
 
     Parameters
     ----------
     dtype : {"float32", "float64"}
-    calls : int
-        How many calls are timed, each of some milliseconds.
-
-    Returns
-    -------
-    float
-        Of the best call; a multiply-add counts as two.
+    flops : int or None
+        About so many; None: what takes some milliseconds.
     """
     lanes = target().lanes(dtype)
-    threads = parallel.ready()
-    tasks = threads * TASKS_PER_THREAD
+    tasks = parallel.ready() * TASKS_PER_THREAD
+    one = 2 * SUMS * lanes * tasks
+    rounds = ROUNDS if flops is None else max(1, round(flops / one))
     factors = np.repeat(np.array(FACTORS, dtype), lanes)
     sums = np.empty(tasks * lanes, dtype)
-    frame = np.zeros(FRAME_HEAD, np.int64)
+    frame = np.zeros(FRAME_HEAD + 1, np.int64)
     frame[FRAME_FUNCTION // 8] = address("peak", dtype, target(), lambda module: _write(module, dtype))
-    frame[FRAME_TASKS // 8] = tasks
+    frame[FRAME_TASKS // 8], frame[FRAME_ROUNDS // 8] = tasks, rounds
     call = parallel.caller()
-    seconds = []
-    for _ in range(calls):
-        begin = time.perf_counter()
-        call(frame.ctypes.data, id(factors), id(sums))
-        seconds.append(time.perf_counter() - begin)
-    return 2 * SUMS * ROUNDS * lanes * tasks / min(seconds)
+    return lambda: call(frame.ctypes.data, id(factors), id(sums)), one * rounds
