@@ -114,6 +114,39 @@ def test_workers_and_team_take_turns():
     assert run(code) == ["1", "1"]
 
 
+def test_a_team_whose_member_did_not_compute_has_no_jobs_for_a_while():
+    """A task that sleeps stands for a thread that another one keeps from its processor."""
+    code = """
+    from convbench.engines.jit.compile import address
+    from convbench.engines.jit.vector import Code
+
+    def write(module):
+        code = Code(module, "nap", parallel.target(), "pii")
+        code.external("usleep", [code.int32(5000)])
+        code.finish()
+
+    def held_after_a_nap():
+        frame = np.zeros(pool_code.FRAME_HEAD, np.int64)
+        frame[pool_code.FRAME_FUNCTION // 8] = address("nap", (), parallel.target(), write)
+        frame[pool_code.FRAME_TASKS // 8] = 8
+        for _ in range(500):
+            words[team.COUNT // 8] = words[team.HOLD // 8] = 0
+            if parallel._pool.memory[pool_code.SLEEPERS // 8] == 1:
+                parallel.caller()(frame.ctypes.data, id(x), id(x))
+            if words[team.COUNT // 8]:
+                break
+            time.sleep(0.001)
+        return int(words[team.HOLD // 8]) > 0
+
+    print(held_after_a_nap())
+    words[team.HOLD // 8] = 1 << 62
+    print(sum(call_beside_a_spinning_team() for _ in range(20)))
+    words[team.HOLD // 8] = 0
+    print(wait_for_one())
+    """
+    assert run(code) == ["True", "0", "1"]
+
+
 def test_threads_that_call_beside_the_main_one():
     code = """
     stop = threading.Event()

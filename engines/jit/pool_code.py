@@ -8,7 +8,6 @@ short time and then sleep on a condition variable.  What a task computes must no
 """
 
 import ctypes
-import sys
 
 from convbench.outputs import ARRAY_DATA
 
@@ -32,7 +31,6 @@ AWAIT_NANOSECONDS = 500_000
 LOOK_NANOSECONDS = 50_000
 #: Looks at the job word between two looks at the clock; one pause takes 15-50 ns.
 SPINS_PER_CLOCK = 64
-MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
 
 # The pool's memory, in bytes; what several threads write has a cache line (or a pair of them) of its own.
 JOB, DONE, OWNER, STOP, SLEEPERS, FUNCTION, FRAME, LIMIT, LOCK, WAKE, WOKEN, THREADS, PROCESSOR, GUEST = (
@@ -59,12 +57,6 @@ AS_THEY_ARE, WOKEN_ONES, BY_TEAM = range(3)
 
 def _no_task(pool):
     return (get(pool + JOB) & LOW).compare("==", 0)
-
-
-def _clock(code, time):
-    """Nanoseconds of a clock that only moves forward; `time` is scratch memory."""
-    code.external("clock_gettime", [code.int32(MONOTONIC_CLOCK), time])
-    return time.load() * 1_000_000_000 + (time + 8).load()
 
 
 def _next(code, pool, tasks, worker):
@@ -124,7 +116,7 @@ def _watch(code, pool, time, patience, summons):
     summoned = get(pool + SUMMONS)
     least = summoned.compare("!=", summons.load()).choose(SUMMONED_NANOSECONDS, 0)
     summons.store(summoned)
-    deadline = _clock(code, time) + patience.load().most(least)
+    deadline = scheduling.now(code, time) + patience.load().most(least)
 
     def spin(_):
         with code.when(_no_task(pool)):
@@ -132,7 +124,7 @@ def _watch(code, pool, time, patience, summons):
 
     def look():
         code.loop(SPINS_PER_CLOCK, spin)
-        return _no_task(pool) & _clock(code, time).compare("<", deadline)
+        return _no_task(pool) & scheduling.now(code, time).compare("<", deadline)
 
     def idle():
         stays = get(pool + STOP).compare("==", 0) & get(pool + SUMMONS).compare("==", summons.load())
@@ -148,7 +140,7 @@ def _watch(code, pool, time, patience, summons):
         code.repeat(idle)
         add(pool + SLEEPERS, -1)
         code.external("pthread_mutex_unlock", [pool + LOCK])
-        late = (_clock(code, time) - (pool + WOKEN).load()).compare(">", LATE_NANOSECONDS)
+        late = (scheduling.now(code, time) - (pool + WOKEN).load()).compare(">", LATE_NANOSECONDS)
         longer = (patience.load() + PATIENCE_STEP).least(SPIN_NANOSECONDS)
         patience.store(late.choose(0, longer))
 
@@ -216,7 +208,7 @@ def _publish(code, pool, frame, tasks, timed, begin):
 
 def _find_way(code, pool, frame, limit, way, timed, begin):
     """How a job for at most `limit` threads is done while workers sleep."""
-    now, helped, alone = _clock(code, code.stack(16)), frame + FRAME_HELPED, frame + FRAME_ALONE
+    now, helped, alone = scheduling.now(code), frame + FRAME_HELPED, frame + FRAME_ALONE
     worth = waking.is_worth_it(code, helped, alone, pool + LAST_ALONE, pool + WOKEN, now, SPIN_NANOSECONDS)
     begin.store(now)
     timed.store(alone)
@@ -242,7 +234,7 @@ def _make_way(code, pool):
 
 def _wake(code, pool):
     """Wake the workers that sleep, without the lock: they need it then.  Who is about to sleep has it until he does."""
-    (pool + WOKEN).store(_clock(code, code.stack(16)))
+    (pool + WOKEN).store(scheduling.now(code))
     code.external("pthread_mutex_lock", [pool + LOCK])
     code.external("pthread_mutex_unlock", [pool + LOCK])
     code.external("pthread_cond_broadcast", [pool + WAKE])
@@ -282,7 +274,7 @@ def _await(code, pool, tasks):
 
     def look():
         code.loop(SPINS_PER_CLOCK, spin)
-        waited = _clock(code, time) - begin
+        waited = scheduling.now(code, time) - begin
         if scheduling.knows_threads():
             due = waited.compare(">", looks.load() * LOOK_NANOSECONDS)
             with code.when(unfinished() & due & get(pool + GUEST).compare("==", 0)):
@@ -294,7 +286,7 @@ def _await(code, pool, tasks):
         return unfinished()
 
     with code.when(unfinished()):
-        begin = _clock(code, time)
+        begin = scheduling.now(code, time)
         looks.store(1)
         code.repeat(look)
 
@@ -354,7 +346,7 @@ def write_call(module, memory):
             _await(code, pool, tasks)
             put(pool + OWNER, 0)
             with code.when(timed.load().compare("!=", 0)):
-                waking.note(code, timed.load_pointer(), _clock(code, code.stack(16)) - begin.load())
+                waking.note(code, timed.load_pointer(), scheduling.now(code) - begin.load())
         with no:
             code.loop(tasks, alone)
     code.finish()

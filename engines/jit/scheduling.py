@@ -11,6 +11,7 @@ PROCESSOR_SET_BYTES = 128
 SCHEDULING_CALLS = {"x86_64": (315, 314), "aarch64": (275, 274)}
 SCHEDULING_BYTES, SCHEDULING_TURN, TURN_NANOSECONDS = 48, 24, 100_000
 
+MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
 #: A clock of Linux that counts a thread's own processor time is -8 times the thread's number and this.
 THREAD_CLOCK = -2
 
@@ -64,6 +65,13 @@ def come_soon(code):
     with code.when(ordinary):
         (attributes + SCHEDULING_TURN).store(TURN_NANOSECONDS)
         code.external("syscall", [code.value(put), 0, attributes, 0, 0])
+
+
+def now(code, time=None):
+    """Nanoseconds of a clock that only moves forward; `time` is scratch memory, its own if it is None."""
+    time = time or code.stack(16)
+    code.external("clock_gettime", [code.int32(MONOTONIC_CLOCK), time])
+    return time.load() * 1_000_000_000 + (time + 8).load()
 
 
 def thread_number(code):

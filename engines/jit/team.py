@@ -30,10 +30,14 @@ STATE, STATE_FLAGS, FORKED = Path("/proc/self/stat"), 6, 0x40
 #: OpenMP's ``omp_pause_hard``: give everything back.
 PAUSE_HARD = 2
 
+#: Of a region's time a member computes at least so many percent, or it shares its processor with a third library's
+#: spinning thread.  The workers do better then, and no region is tried again for a while.
+FREE_PERCENT, HOLD_NANOSECONDS = 75, 100_000_000
+
 # The words of the team, in bytes: GOMP_parallel, or 0 where there is no team, what a member does, how many members a
 # region gets, the numbers in the system of the main thread and of another member; whether there is a job, and how many
-# members have come.
-REGION, MEMBER, MOST, MAIN, OTHER, HAS_JOB, COUNT = (8 * i for i in range(7))
+# members have come; the time until which jobs are not the team's.
+REGION, MEMBER, MOST, MAIN, OTHER, HAS_JOB, COUNT, HOLD = (8 * i for i in range(8))
 
 
 def find():
@@ -111,17 +115,26 @@ def take_part(code, words, work):
 
 
 def run(code, words):
-    """Do the job that is up, in a region."""
+    """Do the job that is up, in a region.
+
+    A region ends when every member has come, be there something left to do for him or not: who has lost his processor
+    to a third library's spinning thread makes a job of 0.1 ms take 2 to 4.
+    """
     put(words + COUNT, 0)
     put(words + HAS_JOB, 1)
+    begin, before = scheduling.now(code), _processor_time(code, words)
     code.call((words + REGION).load_pointer(), [(words + MEMBER).load_pointer(), words, 0, 0])
     put(words + HAS_JOB, 0)
+    end, computed = scheduling.now(code), _processor_time(code, words) - before
+    with code.when((computed * 100).compare("<", (end - begin) * FREE_PERCENT)):
+        (words + HOLD).store(end + HOLD_NANOSECONDS)
 
 
 def takes(code, words, threads):
     """1 if a job of this thread for at most so many threads is better done by the team now, else 0.
 
-    In the main thread, while its members spin and are at least half as many: with fewer the workers do better.
+    In the main thread, while its members spin and are at least half as many: with fewer the workers do better.  Not for
+    a while after another thread had one's processor.
     """
     found = code.stack(8)
     found.store(0)
@@ -130,7 +143,8 @@ def takes(code, words, threads):
     with code.when((words + REGION).load().compare("!=", 0)), code.when(_is_main(code, words)):
         members = code.call((words + MOST).load_pointer(), [], result=True)
         fits = members.compare(">", 1) & members.compare("<=", threads) & (members * 2).compare(">=", threads)
-        with code.when(fits), code.when(_spins(code, words)):
+        allowed = scheduling.now(code).compare(">", (words + HOLD).load())
+        with code.when(fits & allowed), code.when(_spins(code, words)):
             found.store(1)
     return found.load()
 
@@ -141,7 +155,10 @@ def _is_main(code, words):
 
 def _spins(code, words):
     """Whether the other member computes, though there is no region: its processor time goes on."""
-    time, other = code.stack(16), (words + OTHER).load()
-    before = scheduling.processor_time(code, other, time)
-    later = scheduling.processor_time(code, other, time)
-    return other.compare("!=", 0) & later.compare(">", before)
+    before = _processor_time(code, words)
+    return (words + OTHER).load().compare("!=", 0) & _processor_time(code, words).compare(">", before)
+
+
+def _processor_time(code, words):
+    """Nanoseconds that the other member has computed."""
+    return scheduling.processor_time(code, (words + OTHER).load(), code.stack(16))
