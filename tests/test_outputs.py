@@ -1,6 +1,7 @@
 """New outputs."""
 
 import gc
+import mmap
 import subprocess
 import sys
 import threading
@@ -17,9 +18,11 @@ LARGE = 3, RECYCLED_BYTES
 
 
 @pytest.fixture(autouse=True)
-def _nothing_kept():
+def _nothing_kept(monkeypatch):
+    """And every output's memory is, from here on."""
     gc.collect()
     outputs.forget()
+    monkeypatch.setattr(outputs, "PATIENCE", -1)
     yield
     outputs.forget()
 
@@ -89,6 +92,62 @@ def test_what_is_kept_is_bounded_and_given_back(monkeypatch):
     assert 0 < outputs.kept_bytes() <= 3 * RECYCLED_BYTES
     convbench.clear_cache()
     assert outputs.kept_bytes() == 0
+
+
+@pytest.fixture
+def news(monkeypatch):
+    """What the system says of new memory, in turn; then nothing is new."""
+    monkeypatch.setattr(outputs, "PATIENCE", 4)
+    told = []
+    monkeypatch.setattr(outputs, "_is_new", lambda room, size: bool(told) and told.pop(0))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ([True, True, False, False, False], False),  # the C library has learnt to keep it
+        ([True, True, False, False, True, False, False, True, False], False),
+        ([True, True, True], True),
+        ([True, False] * 5, True),
+    ],
+)
+def test_memory_is_kept_where_the_system_takes_it_back_again_and_again(news, told, kept):
+    news += told
+    for _ in told:
+        empty(LARGE, "float32")
+    assert (outputs.kept_bytes() > 0) == kept
+
+
+def test_outputs_of_other_sizes_are_judged_by_themselves(news):
+    news += [True] * 3
+    for _ in range(3):
+        empty(LARGE, "float32")
+    outputs._kept.clear()
+    empty((3, 4 * RECYCLED_BYTES), "float32")
+    assert outputs.kept_bytes() == 0
+
+
+@pytest.mark.skipif(outputs._mincore is None, reason="this system does not tell which pages there are")
+def test_memory_is_new_until_it_is_written():
+    with mmap.mmap(-1, 64 * mmap.PAGESIZE) as pages:
+        room = np.frombuffer(pages, np.uint8)
+        assert outputs._is_new(room, room.nbytes)
+        room[...] = 1
+        assert not outputs._is_new(room, room.nbytes)
+        del room
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries keep memory by other rules")
+def test_two_outputs_at_a_time_are_kept_and_one_is_not(monkeypatch):
+    monkeypatch.setattr(outputs, "PATIENCE", 4)
+    for count, kept in ((1, False), (2, True)):
+        for _ in range(20):
+            made = [empty(LARGE, "float32") for _ in range(count)]
+            for array in made:
+                array[...] = 1
+            del made, array
+        assert (outputs.kept_bytes() > 0) == kept, count
 
 
 def test_threads_never_share_memory():

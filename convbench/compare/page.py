@@ -195,7 +195,7 @@ def _copy_line(result):
         f"\n`{COPY_ROW}` into a given output takes {display.seconds(into)}, {speed:.1f} GB/s:\n"
         f"{result.copy_share:.0%} of the bandwidth of a copy of its input to the same output\n"
         f"({display.seconds(copy)}) in the same rounds. The table's {display.seconds(result.seconds)} include, like\n"
-        "every row, a new output for each call, whose pages the system hands out zeroed.\n"
+        "every row, a new output for each call.\n"
     )
 
 
