@@ -124,8 +124,15 @@ def test_outputs_of_other_sizes_are_judged_by_themselves(news):
     for _ in range(3):
         empty(LARGE, "float32")
     outputs._kept.clear()
-    empty((3, 4 * RECYCLED_BYTES), "float32")
+    empty((2 * RECYCLED_BYTES,), "int8")
     assert outputs.kept_bytes() == 0
+
+
+def test_what_the_c_library_maps_by_itself_is_kept_at_once(news):
+    empty((outputs.MAPPED_BYTES - 1,), "int8")
+    assert outputs.kept_bytes() == 0
+    empty((outputs.MAPPED_BYTES,), "int8")
+    assert outputs.kept_bytes() > 0
 
 
 @pytest.mark.skipif(outputs._mincore is None, reason="this system does not tell which pages there are")
