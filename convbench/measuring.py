@@ -19,6 +19,7 @@ from convbench.timing import Timing, fastest, within_limit
 NEAR = 3.0  # candidates within this many times the best prediction, and all their variants, have their turn first
 LEAN_NEAR = 1.25  # candidates within this many times the best prediction are about as fast ...
 LEAN_BYTES = 2 << 20  # ... and lean with so many bytes of workspace less, and half of it at most
+LEAN_MEASURED = 1.1  # the same of those that were timed
 VARIANT_FASTER = 1.01  # another variant of an engine is taken for faster than its model's from here on
 UNTRIED_FASTER = 1.25  # who was not timed is taken for faster if it is by more than this, by prediction
 HOPELESS = 20.0  # a candidate predicted this many times slower than the best is not timed ...
@@ -123,23 +124,26 @@ class Case:
         if not measured:
             raise MemoryError(f"every engine ran out of memory on {self.spec}")
         if anew:
-            return self.selection(fastest(measured, self._incumbent(measured)), "measurement")
-        best = fastest(measured)
+            incumbent = min(measured, key=lambda name: self.candidates[name].predicted)
+            return self.selection(self._fastest(measured, incumbent), "measurement")
+        best = self._fastest(measured)
         shipped = records.name_of(best, self.candidates[best].variant) in self.record.shipped
         return self.selection(best, "shipped record" if shipped else "record")
 
-    def _incumbent(self, measured):
-        """The fastest by prediction, or who is predicted to be about as fast and has much less to bring from memory.
+    def _fastest(self, measured, incumbent=None):
+        """The fastest, or, of those about as fast that have much less to bring from memory, the fastest.
 
         Calls are timed in a row, so caches hold what, in a program, other layers drive out of them.  32 -> 96 channels
         at 28x28, 5x5: `fft` with 13.4 MB of workspace 102 us in a row and 420 in turn with other libraries' calls,
-        `winograd8` with 4.3 MB 94 and 190 (Zen 5, 2026-11).
+        `winograd8` with 4.3 MB 94 and 190 (Zen 5, 2026-11); 1 -> 64 channels at 128x128, 9x9: `fft` with 4.4 MB 0.94 ms
+        and 1.64, `direct` with 2.0 MB 0.89 and 1.00 (Zen 4).
         """
-        known = [self.candidates[name] for name in measured]
-        first = min(known, key=lambda candidate: candidate.predicted)
-        most = min(first.workspace_bytes / 2, first.workspace_bytes - LEAN_BYTES)
-        lean = [c for c in known if c.predicted <= LEAN_NEAR * first.predicted and c.workspace_bytes <= most]
-        return min(lean or [first], key=lambda candidate: candidate.predicted).engine
+        first = fastest(measured, incumbent)
+        much, limit = self.candidates[first].workspace_bytes, LEAN_MEASURED * measured[first].median
+        most = min(much / 2, much - LEAN_BYTES)
+        near = {name: timing for name, timing in measured.items() if timing.median <= limit}
+        lean = {name: timing for name, timing in near.items() if self.candidates[name].workspace_bytes <= most}
+        return fastest(lean) if lean else first
 
     def predicted_fastest(self, source: str = "model") -> Selection:
         """The choice by prediction."""

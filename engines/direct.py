@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convbench import forks
+from convbench import forks, settings
 from convbench.engine import Engine
 from convbench.machine import CACHED_BYTES, FMA_PIPES, Machine
 from convbench.shapes import pairs_inside
@@ -71,7 +71,7 @@ LANE_BYTES = 64
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
 CALL_SECONDS = 1e-6
 SMALL_MACS = 150_000  # computed by one thread
-BAND_BYTES = 4 << 20  # scratch per thread at most
+BAND_BYTES = 1 << 20  # scratch per thread at most: half of a second-level cache, which few processors have larger
 
 
 def family(spec: ConvSpec) -> str:
@@ -234,8 +234,9 @@ class Direct(Engine):
             return packed
         lanes = LANE_BYTES // spec.itemsize
         filters = spec.out_channels // spec.groups
+        bands = BAND_BYTES * settings.get_num_threads()
         copies = spec.data_bytes if _is_depthwise(spec) and not self.variant else 0
-        return packed * -(-filters // lanes) * lanes // filters + min(BAND_BYTES, spec.data_bytes) + copies
+        return packed * -(-filters // lanes) * lanes // filters + min(bands, spec.data_bytes) + copies
 
     def predict_seconds(self, spec: ConvSpec, machine: Machine) -> float:
         """The family's work at the peak, or the arrays through memory, whichever takes longer."""
