@@ -39,6 +39,10 @@ SPARE_REGISTERS = 2
 #: Cascade Lake, November 2026.)
 ROUND_INSTRUCTIONS = 4
 TILE_CYCLES, SUM_CYCLES = 60, 4
+#: Cycles that each channel of a tile takes: its sums go to a page of its own.  16 -> 96 channels at 128x128, tiles of
+#: 24 x 1 657, 12 x 2 628, 8 x 3 562, 6 x 4 546 us, caches cold 761 to 578; 64 -> 256 at 56x56, 16 x 1 526, 4 x 4 494
+#: (Zen 4, November 2026).
+CHANNEL_CYCLES = 8
 #: Cycles to copy a vector of inputs (Zen 5, November 2026).
 PACK_CYCLES = 6
 #: How much slower a choice may be that needs one kernel fewer.
@@ -100,7 +104,7 @@ def _cycles(down, across, k_count, multiplies):
             instructions = products + rows + vectors + ROUND_INSTRUCTIONS
             each = max(products / multiplies, instructions / INSTRUCTIONS_PER_CYCLE)
             blocks = math.ceil(k_count / block(vectors, 64))
-            cycles = k_count * each + blocks * (TILE_CYCLES + SUM_CYCLES * products)
+            cycles = k_count * each + blocks * (TILE_CYCLES + CHANNEL_CYCLES * rows + SUM_CYCLES * products)
             total += cycles * down.count(rows) * across.count(vectors)
     return total
 
