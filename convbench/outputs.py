@@ -1,16 +1,14 @@
 """Memory for outputs: on a cache line where they are large, and kept for the next one where the system takes it back.
 
-The system hands out new memory page by page, clearing each when it is first written, at 1.2 us a page of 4
-KiB on a virtual machine (Zen 4, 2026-11): 4096 x 4096 float32 values cost 20 ms so, where a filter of 3 x 3
-takes 2.  The C library keeps what is freed for whoever asks next, but gives back what is much, or lies at its
-end: of arrays of 1 MiB, made and freed one by one, none is new, and of two at a time each is, which costs 0.4
-ms; in a chain, where an output is the next input, 0.2.  So memory that turns out to be new again and again is
-kept here when no array refers to it any more, up to `KEPT_BYTES` in all, for the next output of that size.
-What was kept last comes first, for the caches still hold it: with a few arrays kept, call after call met
-another one that they did not (80 channels at 64 x 64, 3 x 3, batch 4: 214 instead of 113 us).  As long as the
-C library's memory is not new it is better, for the caches may hold what another library had there: 16 -> 96
-channels at 128 x 128, 1 x 1, in turn with four others, 0.51 to 0.67 ms in its memory, 0.84 to 0.99 in our
-own.
+The system hands out new memory page by page, clearing each when it is first written.  The C library keeps what is freed
+for whoever asks next, but gives back what is much, or lies at its end: of arrays made and freed one by one, none is
+new, and of two at a time each is, which costs 0.4 ms for 1 MiB, 1.5 for 3, 2 for 12 and 6 for 49; in a chain, where an
+output is the next input, 0.2 ms for 1 MiB (2-core Zen 4 VM, 2026-11).  So memory that turns out to be new again and
+again is kept here when no array refers to it any more, up to `KEPT_BYTES` in all, for the next output of that size,
+which then costs 10 us and less.  What was kept last comes first, for the caches still hold it: with a few arrays kept,
+call after call met another one that they did not (80 channels at 64 x 64, 3 x 3, batch 4: 214 instead of 113 us).
+As long as the C library's memory is not new it is better, for the caches may hold what another library had there:
+16 -> 96 channels at 128 x 128, 1 x 1, in turn with four others, 0.51 to 0.67 ms in its memory, 0.84 to 0.99 in our own.
 What is still referred to, by the array itself or by any view of it, is never touched.
 """
 

@@ -71,7 +71,8 @@ LANE_BYTES = 64
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
 CALL_SECONDS = 1e-6
 SMALL_MACS = 150_000  # computed by one thread
-BAND_BYTES = 1 << 20  # scratch per thread at most: half of a second-level cache, which few processors have larger
+BAND_BYTES = 1 << 20  # scratch per thread at most: half of a second-level cache of 2 MiB, larger ones are few ...
+BAND_ROWS = 3  # ... or so many times what one row of outputs sees
 
 
 def family(spec: ConvSpec) -> str:
@@ -234,7 +235,9 @@ class Direct(Engine):
             return packed
         lanes = LANE_BYTES // spec.itemsize
         filters = spec.out_channels // spec.groups
-        bands = BAND_BYTES * settings.get_num_threads()
+        width = spec.spatial[-1] + sum(spec.padding[-1])
+        row = spec.weight_shape[1] * math.prod(spec.extents[:-1]) * width * spec.itemsize
+        bands = max(BAND_BYTES, BAND_ROWS * row) * settings.get_num_threads()
         copies = spec.data_bytes if _is_depthwise(spec) and not self.variant else 0
         return packed * -(-filters // lanes) * lanes // filters + min(bands, spec.data_bytes) + copies
 

@@ -3,6 +3,7 @@
 import shutil
 
 from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -23,6 +24,12 @@ def start(profile):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+
+
+def load(driver, page):
+    """Load a file, and wait until it is there: a driver may return from a reload while the page is being read."""
+    driver.get(page.as_uri())
+    WebDriverWait(driver, 30).until(lambda driver: driver.execute_script("return document.readyState") == "complete")
 
 
 def emulate(driver, width, scheme, media="", scale=1.0):

@@ -50,7 +50,7 @@ def phone(driver, page):
 
 def _load(driver, page, width, scheme, scale=1.0):
     browser.emulate(driver, width, scheme, scale=scale)
-    driver.get(page.as_uri())
+    browser.load(driver, page)
 
 
 def _edge(driver, selector, side):

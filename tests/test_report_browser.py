@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 pytest.importorskip("selenium")
 
-from browser import CHROMIUM, DRIVER, MISSING, emulate, start
+from browser import CHROMIUM, DRIVER, MISSING, emulate, load, start
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -47,7 +47,7 @@ def started(tmp_path_factory):
 def browser(started, page):
     """The page, freshly loaded in a wide window; nothing on the console when the test is over."""
     emulate(started, 1280, "light")
-    started.get(page.as_uri())
+    load(started, page)
     yield started
     assert started.get_log("browser") == []
 
@@ -66,7 +66,7 @@ def _heading(browser, table, text):
 
 def _in_scheme(driver, page, width, scheme, media, script):
     emulate(driver, width, scheme, media)
-    driver.get(page.as_uri())
+    load(driver, page)
     return driver.execute_script(script)
 
 
@@ -231,7 +231,7 @@ def full(report, tmp_path_factory):
 
 def test_every_section_is_linked_and_says_what_its_bands_are(started, full):
     emulate(started, 1280, "light")
-    started.get(full.as_uri())
+    load(started, full)
     script = """const links = [...document.querySelectorAll("nav a[href^='#']")].map(a => a.getAttribute('href'));
                 return links.filter(link => document.querySelector(link + ' h2'))"""
     linked = started.execute_script(script)

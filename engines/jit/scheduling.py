@@ -69,7 +69,7 @@ def come_soon(code):
 
 def now(code, time=None):
     """Nanoseconds of a clock that only moves forward; `time` is scratch memory, its own if it is None."""
-    time = time or code.stack(16)
+    time = code.stack(16) if time is None else time
     code.external("clock_gettime", [code.int32(MONOTONIC_CLOCK), time])
     return time.load() * 1_000_000_000 + (time + 8).load()
 
