@@ -180,13 +180,13 @@ def depthwise_specs(draw):
 @st.composite
 def sweep_specs(draw):
     """Kernels of a few taps over one input channel, in rows of some vectors."""
-    kernel = draw(st.sampled_from(((2, 1), (3, 3), (2, 5), (4, 3), (5, 2), (2, 6))))
+    kernel = draw(st.sampled_from(((2, 1), (3, 3), (2, 5), (4, 3), (5, 2), (2, 6), (1, 2), (1, 3), (1, 8))))
     axes = _axes(draw, 2, {2: 1}, {2: 80}, (1, 1, 2), draw(st.sampled_from((0, 3, 9))))
     axes = [
         (size + dilation * k, k, stride, dilation, pads)
         for k, (size, _, stride, dilation, pads) in zip(kernel, axes, strict=True)
     ]
-    return _spec(draw, draw(st.integers(1, 4)), 1, draw(st.integers(1, 2)), axes)
+    return _spec(draw, draw(st.integers(1, 4)), 1, 1 if kernel[0] == 1 else draw(st.integers(1, 2)), axes)
 
 
 @st.composite
@@ -365,8 +365,14 @@ def covered(spec):
     return not any(map(len, uncovered(spec)))
 
 
+def row_pieces():
+    """Sweeps of pieces of rows."""
+    wide_sweep.LEAST_COLUMNS = 1
+
+
 def stream():
-    """Sweeps that write past the caches."""
+    """Sweeps that write past the caches, pieces of rows."""
+    row_pieces()
     wide_sweep.STREAMED_BYTES = wide_sweep.ALIGNED_WIDTH = 0
 
 
@@ -404,6 +410,7 @@ FAMILIES = {
     "wide rows": Family(row_specs, wide.WidePlan),
     "wide planes": Family(plane_specs, wide.WidePlan),
     "wide sweeps": Family(sweep_specs, wide.WidePlan),
+    "wide sweeps in pieces": Family(sweep_specs, wide.WidePlan, row_pieces),
     "wide sweeps past the caches": Family(sweep_specs, wide.WidePlan, stream),
     "separable": Family(separable_specs, separable_plan, rule=partial(by_engine, "separable")),
     "winograd fused": Family(winograd_specs, winograd_plan("fused"), small_rounds, least_exact),
@@ -424,7 +431,7 @@ def sweep(name, level, count=None):
         if path.startswith("convbench.engines.jit.") and hasattr(module, "np"):
             module.np = GuardedNumPy()
     family.prepare()
-    wide_planes.PLANE_CYCLES = math.inf  # planes wherever they can
+    wide_planes.OTHER_CYCLES = math.inf  # planes wherever they can
     for way, start in ((wide_planes, "wide planes"), (wide_sweep, "wide sweeps")):
         if not name.startswith(start):
             way.suits = lambda *_: False

@@ -200,6 +200,7 @@ def _staged_rows(code, shared, kind, count, strip, source, lines, weights, patch
                 kind.bytes,
                 shared["row_vectors"],
                 strip["lanes"],
+                *(offsets, offsets, 0, 0),  # of tiles at an edge
             )
 
         code.loop(staged, row)
@@ -243,4 +244,5 @@ def _column_tile(code, shared, which, lines, out, rows, columns):
         shared["tile_out_pitch"],
         rows,
         columns,
+        *(offsets, offsets, 0, 0),  # of tiles at an edge
     )

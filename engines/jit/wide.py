@@ -15,11 +15,12 @@ import numpy as np
 
 from convbench import settings
 
-from . import wide_kernel, wide_layout, wide_planes, wide_sweep
+from . import wide_kernel, wide_layout, wide_planes, wide_rectangles, wide_sweep
 from .compile import address
 from .frames import FramePlan
 from .target import cache_bytes, target
 from .vector import Code
+from .wide_rectangles import EDGE, whole_spans
 from .wide_steps import Geometry
 
 DTYPES = ("float32", "float64")
@@ -87,17 +88,18 @@ def _prepare_rows(geometry, machine, weight, bias):
     """Everything that a frame needs: (task function's address, words, blocks, scratch bytes, arrays to keep)."""
     g, size = geometry, geometry.itemsize
     layout, steps = wide_layout.design(g, machine)
+    rectangles = wide_rectangles.rectangles(layout, steps)
+    functions = _tiles(layout, steps, machine, rectangles)
     arrays = {
         "weights": steps.pack(weight),
         "bias": bias,
-        "block_table": wide_layout.block_table(layout, steps),
+        "block_table": wide_layout.block_table(layout, steps, rectangles, functions),
         **wide_layout.offset_tables(layout, steps),
     }
     blocks = len(arrays["block_table"])
     outputs = _outputs_of_task(g, blocks, weight.size, steps.filters)
     images = arrays["image_table"] = wide_layout.image_table(layout, steps, outputs)
     pitch, staged_pitch, out_pitch = layout.pitches
-    tile = machine, g.dtype, steps.filters, layout.rows, steps.heights, layout.fold
     words = {
         "blocks": blocks,
         "images": len(images),
@@ -105,8 +107,6 @@ def _prepare_rows(geometry, machine, weight, bias):
         "filters": steps.filters,
         "out_step": math.prod(g.out) * size,
         "itemsize": size,
-        "tile": _tile(*tile, asks=layout.asks(settings.get_num_threads() * cache_bytes())),
-        "edge_tile": _tile(*tile, edge=True) if layout.reads_edges() else 0,
         "stage": _stage(machine, g.dtype, g.stride[2]),
         "channels": g.channels,
         "channel_step": math.prod(g.size) * size,
@@ -136,11 +136,20 @@ def _outputs_of_task(g, blocks, weights, filters):
     return g.outputs // next(shares, tiles)
 
 
-def _tile(machine, dtype, filters, rows, heights, fold, *, asks=False, edge=False):
-    key = dtype, filters, rows, heights, fold, asks, edge
+def _tiles(layout, steps, machine, rectangles):
+    """The addresses of the code of the tiles of each rectangle."""
+    asks = layout.asks(settings.get_num_threads() * cache_bytes())
+    key = machine, layout.geometry.dtype, steps.filters, layout.rows, steps.heights, layout.fold
+    kinds = {(rectangle.reads == EDGE, rectangle.spans) for rectangle in rectangles}
+    tiles = {(edge, spans): _tile(*key, asks=asks and not edge, edge=edge, spans=spans) for edge, spans in kinds}
+    return [tiles[rectangle.reads == EDGE, rectangle.spans] for rectangle in rectangles]
+
+
+def _tile(machine, dtype, filters, rows, heights, fold, *, asks=False, edge=False, spans=None):
+    key = dtype, filters, rows, heights, fold, asks, edge, spans or whole_spans(rows, heights)
 
     def write(module):
-        types = "p" * 3 + "pip" * 2 + "i" * 5 + ("ppii" if edge else "")
+        types = "p" * 3 + "pip" * 2 + "i" * 5 + "ppii"
         wide_kernel.write_tile(Code(module, "tile", machine, types), *key)
 
     return address("tile", key, machine, write)

@@ -34,8 +34,6 @@ FRAME = (
     "outputs",
     "filters",
     "out_step",
-    "tile",
-    "edge_tile",
     "stage",
     "scratch",
     "scratch_bytes",
@@ -63,16 +61,15 @@ FRAME = (
 )
 #: Words of an entry of the image table: one image, group and range of output channels.
 IMAGE = ("source", "out", "weights", "bias")
-#: How a rectangle of the output reads its input: where it lies, from a staged patch, or where it lies under masks that
-#: leave out what is beside the rows.
-IN_PLACE, STAGED, EDGE = range(3)
-#: Words of an entry of the block table: one rectangle of an output image; `reads` is one of the three above.
+#: Words of an entry of the block table: one rectangle of an output image, the code of its tiles, and whether they read
+#: a staged patch.
 BLOCK = (
     "source",
     "out",
     "rows",
     "columns",
-    "reads",
+    "function",
+    "staged",
     "first_a",
     "count_a",
     "skip_a",
@@ -112,11 +109,12 @@ def _inside(code, first, low, high, kind):
     return Value(code, code.builder.icmp_unsigned("<", shifted.ir, narrow(high - low).ir))
 
 
-def write_tile(code, dtype, filters, rows, heights, fold, asks, edge):
-    """Body of ``tile(source, out, bias, steps a, steps b, pitch, out_step, out_pitch, rows, columns)``.
+def write_tile(code, dtype, filters, rows, heights, fold, asks, edge, spans):
+    """Body of ``tile(source, out, bias, steps a, steps b, pitch, out_step, out_pitch, rows, columns, ...)``.
 
-    Steps are three arguments each: their offsets, how many, and their weights.  With `edge` follow the steps' distances
-    along the row (two tables), and which elements of it, counted from `source`, exist: from `low` to before `high`.
+    Steps are three arguments each: their offsets, how many, and their weights.  Last come, for tiles at an `edge`, the
+    steps' distances along the row (two tables), and which elements of it, counted from `source`, exist: from `low` to
+    before `high`.  Of the input vectors of a step those of its height's span are read (`wide_rectangles`).
 
     A tile holds `filters` output channels, `out_step` bytes apart, that share the inputs.  With `fold`, output row r
     is the r-th vector of one long row, and a tile advances by all of them.  If it `asks`, the rows below those that a
@@ -127,17 +125,17 @@ def write_tile(code, dtype, filters, rows, heights, fold, asks, edge):
     pitch, out_step, out_pitch, valid_rows, columns, *edges = code.arguments[9:]
     reach = kind.lanes * (rows if fold else 1)
 
-    def steps(sums, height, offsets, count, weights, x, shifts=None):
+    def steps(sums, height, span, offsets, count, weights, x, shifts):
         at = source + x * kind.itemsize
 
         def step(n, weight, *sums):
             sums = list(sums)
             taps = [(weight + k * kind.itemsize).broadcast(kind) for k in range(filters * height)]
-            line = at + (offsets + n * 8).load()
+            line = at + (offsets + n * 8).load() + pitch * span[0]
             mask = None
             if edge:
                 mask = _inside(code, x + (shifts + n * 8).load(), edges[2], edges[3], kind)
-            for i in range(rows + height - 1):
+            for i in range(*span):
                 loaded = line.load(kind, mask)
                 if filters > 1:  # the next tile's: rows of many channels, 64 -> 64 channels, 3x3: +4 %
                     code.prefetch(line + kind.bytes)
@@ -161,9 +159,9 @@ def write_tile(code, dtype, filters, rows, heights, fold, asks, edge):
             for r in range(rows):
                 code.prefetch(below + pitch * r, cache=2)
         sums = [(bias + f * kind.itemsize).broadcast(kind) for f in range(filters) for _ in range(rows)]
-        for number, height in enumerate(heights):
-            if height:
-                sums = steps(sums, height, *lists[3 * number : 3 * number + 3], x, *edges[number : number + 1])
+        for number, (height, span) in enumerate(zip(heights, spans, strict=True)):
+            if span[0] < span[1]:
+                sums = steps(sums, height, span, *lists[3 * number : 3 * number + 3], x, edges[number])
         for f in range(filters):
             _store(code, sums[f * rows : (f + 1) * rows], to, out_pitch, valid_rows, columns - x, kind, fold)
             to = to + out_step
@@ -287,7 +285,7 @@ def write_task(code):
         block = {name: get(block_at, BLOCK, name) for name in BLOCK}
         source = (frame + FRAME_INPUT).load_pointer() + image["source"] + block["source"]
         out = (frame + FRAME_OUTPUT).load_pointer() + image["out"] + block["out"]
-        staged = block["reads"].compare("==", STAGED)
+        staged = block["staged"].compare("!=", 0)
         with code.when(staged):
             _stage_patch(code, shared, block, source, scratch)
         _compute_block(code, shared, image, block, _pick(code, staged, scratch, source), out, staged)
@@ -364,13 +362,10 @@ def _compute_block(code, shared, image, block, source, out, staged):
             shared["out_pitch"],
             block["rows"],
             block["columns"],
+            *(_pointer(code, shared["shifts_" + name]) + block["first_" + name] * 8 for name in "ab"),
+            block["edge_low"],
+            block["edge_high"],
         ]
-        shifts = [_pointer(code, shared["shifts_" + name]) + block["first_" + name] * 8 for name in "ab"]
-        with code.either(block["reads"].compare("==", EDGE)) as (edge, inside):
-            with edge:
-                more = [*shifts, block["edge_low"], block["edge_high"]]
-                code.call(_pointer(code, shared["edge_tile"]), arguments + more)
-            with inside:
-                code.call(_pointer(code, shared["tile"]), arguments)
+        code.call(_pointer(code, block["function"]), arguments)
 
     code.loop(shared["outputs"], output)

@@ -1,7 +1,7 @@
 """Where everything lies in a plan of the wide family: tiles, patches and blocks, and the tables that say so.
 
-A `Layout` says how a tile lies in the image and in a staged patch.  `block_table` cuts one output image
-into rectangles and says for each what it reads, what it must stage and which steps it may skip;
+A `Layout` says how a tile lies in the image and in a staged patch.  `block_table` says for each rectangle of an
+output image what it reads, what it must stage and which steps it may skip;
 `image_table` says where each image and group begins.
 """
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from convbench.forks import cached_property
 
-from .wide_kernel import BLOCK, EDGE, IMAGE, IN_PLACE, STAGED
+from .wide_kernel import BLOCK, IMAGE
+from .wide_rectangles import EDGE, IN_PLACE, STAGED, skippable
 from .wide_steps import (
     KX,
-    KZ,
     REGISTERS_PER_TAP,
     Geometry,
     Steps,
@@ -219,10 +219,6 @@ class Layout:
             for x in range(start, stop, length)
         ]
 
-    def reads_edges(self):
-        """Whether some rectangle reads under masks."""
-        return any(reads == EDGE for *_, reads in self.rectangles(self.reads_in_place()))
-
     def bands(self):
         """Starts and lengths of the bands of output rows that one tile covers, as pairs (first row, rows)."""
         height = self.geometry.out[1]
@@ -235,33 +231,10 @@ class Layout:
             for y in range(first, height, step * self.rows)
         ]
 
-    def rectangles(self, direct):
-        """Rectangles (first row, rows, first column, stop column, how they read) of one output plane, in order."""
-        g = self.geometry
-        reach = (self.staged_rows - 1) * g.dilation[1]  # input rows that a whole tile spans
-        found = []
-        for y, rows in self.bands():
-            top = y * g.stride[1] - g.low[1]
-            within = direct and top >= 0 and top + reach < g.size[1]
-            found += [(y, rows, *segment) for segment in self.segments(within)]
-        return found
-
-
-def skippable(layout, taps, rectangle):
-    """First step of `taps` that a rectangle needs, and how many from there: the others would read only padding."""
-    g = layout.geometry
-    y, _, x, stop, _ = rectangle
-    if not len(taps) or g.kernel[0] > 1 or (layout.fold and g.channels > 1):
-        return 0, len(taps)
-    axis, start, extent = (
-        (2, x, -(-(stop - x) // layout.reach) * layout.reach)
-        if layout.fold
-        else (1, y, (layout.rows - 1) * layout.tile_step + 1)
-    )
-    first = start * g.stride[axis] - g.low[axis] + taps[:, 0, KZ + axis] * g.dilation[axis]
-    last = first + (taps[:, -1, KZ + axis] - taps[:, 0, KZ + axis]) * g.dilation[axis] + (extent - 1) * g.stride[axis]
-    needed = np.flatnonzero((last >= 0) & (first < g.size[axis]))
-    return (needed[0], needed[-1] + 1 - needed[0]) if len(needed) else (0, 0)
+    def present(self, y):
+        """Which staged rows of the band from output row `y` exist: from the first number to before the second."""
+        g, top = self.geometry, y * self.geometry.stride[1] - self.geometry.low[1]
+        return tuple(min(max(-((top - end) // g.dilation[1]), 0), self.staged_rows) for end in (0, g.size[1]))
 
 
 def design(geometry, target):
@@ -330,11 +303,13 @@ def _step_columns(layout, steps, rectangles):
     return columns
 
 
-def block_table(layout, steps):
-    """The table of `BLOCK` entries of one image: every rectangle in every output plane, addresses in bytes."""
+def block_table(layout, steps, rectangles, functions):
+    """The table of `BLOCK` entries of one image: every rectangle in every output plane, addresses in bytes.
+
+    `functions` are the addresses of the tiles' code.
+    """
     g = layout.geometry
-    rectangles = layout.rectangles(layout.reads_in_place())
-    y, rows, x, stop, reads = np.array(rectangles, np.int64).T
+    y, rows, x, stop, reads = np.array([(r.y, r.rows, r.x, r.stop, r.reads) for r in rectangles], np.int64).T
     z = np.arange(g.out[0])[:, None]
     plane, row, column = (place * stride - low for place, stride, low in zip((z, y, x), g.stride, g.low, strict=True))
     columns = _step_columns(layout, steps, rectangles)
@@ -345,7 +320,8 @@ def block_table(layout, steps):
         out=((z * g.out[1] + y) * g.out[2] + x) * g.itemsize,
         rows=layout.rows if layout.fold else rows,
         columns=stop - x,
-        reads=reads,
+        staged=reads == STAGED,
+        function=functions,
         row_low=np.clip(-(row // g.dilation[1]), 0, layout.staged_rows),
         row_high=np.clip(-((row - g.size[1]) // g.dilation[1]), 0, layout.staged_rows),
         column_low=np.clip(-column, 0, vectors * patch),

@@ -1,4 +1,4 @@
-"""Small kernels over one input channel, swept along rows read where they lie: depthwise layers and filtered images.
+"""Small kernels over one input channel, swept along rows read where they lie: depthwise layers, images and signals.
 
     sum[r] += w[ky, kx] * x[s (y + t r) + d ky - p, s x + d kx - p],    the kernel unrolled, `rows` sums per tile
 
@@ -41,11 +41,18 @@ FRAME = (
     "scratch",
     "scratch_bytes",
 )
-#: Words of the band table: the first output row of a tile, how many rows are real, and the input row of its first tap.
-BAND = ("y", "rows", "top")
+#: Words of the band table: the first output row of a tile, how many rows are real, the input row of its first tap, and
+#: the columns [start, stop), whole vectors but for a row's last.
+BAND = ("y", "rows", "top", "start", "stop")
 #: Taps of a kernel at most: they stay in registers from one tile to the next.  (Those of 5 x 5 cannot: half as fast as
 #: `wide_kernel`.)
 MAX_TAPS = 12
+#: Taps of one row beyond the number of lanes at most, as then `wide_kernel` uses its vectors for several: 256 signals of
+#: 1000, float32 with 16 lanes, k = 5, 9, 15, 18, 21, 25: 0.60, 0.73, 0.76, 0.84, 1.02, 1.25 of its time; with 8, k = 5, 9,
+#: 12, 15: 0.60, 0.70, 0.98, 1.25; with 4, k = 5, 9: 0.81, 1.24; float64 with 8, k = 9, 12: 0.79, 1.01 (Zen 4, 2026-11).
+MORE_TAPS = 4
+#: Output columns of a band at least where rows are cut so that threads can share them, and bands that are wanted.
+LEAST_COLUMNS, BANDS_WANTED = 1024, 16
 #: Rows of a tile; 3 x 3 kernels, us (2-core Zen 4, 2026-11).  144 channels at 128 x 128 with 2, 3, 4, 6, 8 rows: 324,
 #: 290, 286, 295, 314; rows as long as a memory page, 1024 x 1024: 140, 143, 197, 252, 329; past the caches, 4096^2:
 #: 4836, 4591, 4070, 3581, 3765; stride 2, 64 channels at 112 x 112: 69, 74, 91, 94, 92.
@@ -87,8 +94,10 @@ def suits(geometry, target):
     """Whether this is the faster way for `geometry`."""
     g = geometry
     flat = g.size[0] == g.kernel[0] == g.out[0] == 1 and g.low[0] == 0
-    small = g.kernel[1] > 1 and math.prod(g.kernel) <= MAX_TAPS and g.stride[2] <= MAX_STRIDE
-    return flat and small and g.channels == 1 and g.out[2] >= target.lanes(g.dtype)
+    lanes = target.lanes(g.dtype)
+    most = MAX_TAPS if g.kernel[1] > 1 else lanes + MORE_TAPS if g.outputs == 1 else 0
+    small = math.prod(g.kernel) <= most and g.stride[2] <= MAX_STRIDE
+    return flat and small and g.channels == 1 and g.out[2] >= lanes
 
 
 def _pointer(code, address):
@@ -115,11 +124,11 @@ def write_task(code, dtype, kernel, unit, strides, dilation, groups, rows, strea
 
         def over_bands(band):
             at = _pointer(code, shared["band_table"]) + band * (8 * len(BAND))
-            y, valid, top = ((at + 8 * i).load() for i in range(len(BAND)))
+            y, valid, top, start, stop = ((at + 8 * i).load() for i in range(len(BAND)))
             out = plane_out + y * shared["out_width"] * kind.itemsize
             lines = _lines(code, shared, shape, source, top)
             tile = _Tile(code, shared, shape, strides[1], groups, lines, taps, bias, asked)
-            _sweep(code, shared, tile, out, out_pitch, valid, streamed)
+            _sweep(code, shared, tile, (start, stop), out, out_pitch, valid, streamed)
 
         code.loop((end - plane * bands).least(bands), over_bands, start=(first - plane * bands).most(0))
 
@@ -171,13 +180,14 @@ class _Tile:
         return sums
 
 
-def _sweep(code, shared, tile, out, out_pitch, valid, streamed):
+def _sweep(code, shared, tile, columns, out, out_pitch, valid, streamed):
     """One tile after the other along the rows, those in between without masks."""
-    kind = tile.kind
+    kind, (start, stop) = tile.kind, columns
     place = Value(code, code.builder.ptrtoint(out.ir, shared["width"].ir.type))
     ahead = (place >> kind.itemsize.bit_length() - 1) & (kind.lanes - 1)
-    start = shared["aligned"].compare("!=", 0).choose(code.value(0) - ahead, code.value(0))
-    first = start + (shared["inner_first"] - start + (kind.lanes - 1)) // kind.lanes * kind.lanes
+    ahead = shared["aligned"].compare("!=", 0).choose(ahead, code.value(0))
+    start, stop = start - ahead, (stop - ahead).least(shared["out_width"])
+    first = (start + (shared["inner_first"] - start + (kind.lanes - 1)) // kind.lanes * kind.lanes).most(start)
     last = (start + (shared["inner_last"] - start + kind.lanes) // kind.lanes * kind.lanes).most(first)
 
     def edge(x):
@@ -193,20 +203,24 @@ def _sweep(code, shared, tile, out, out_pitch, valid, streamed):
                 at = out + out_pitch * r + x * kind.itemsize
                 at.stream(total) if streamed else at.store(total)
 
-    code.loop(first, edge, start=start, step=kind.lanes)
-    code.loop(last, inner, start=first, step=kind.lanes)
-    code.loop(shared["out_width"], edge, start=last, step=kind.lanes)
+    code.loop(first.least(stop), edge, start=start, step=kind.lanes)
+    code.loop(last.least(stop), inner, start=first, step=kind.lanes)
+    code.loop(stop, edge, start=last, step=kind.lanes)
 
 
-def _band_table(g, rows):
+def _band_table(g, rows, lanes):
     """Bands of `rows` output rows that share inputs: with dilation or stride, every few rows."""
-    step, height = g.row_unit // g.stride[1], g.out[1]
-    bands = [
+    step, height, width = g.row_unit // g.stride[1], g.out[1], g.out[2]
+    places = [
         (y, min(rows, -(-(height - y) // step)), y * g.stride[1] - g.low[1])
         for first in range(0, height, step * rows)
         for y in range(first, min(first + step, height))
     ]
-    return np.array(bands, np.int64)
+    pieces = -(-BANDS_WANTED // (len(places) * g.batch * g.groups * g.outputs))
+    columns = max(-(-width // (pieces * lanes)) * lanes, LEAST_COLUMNS)
+    ends = [*range(columns, width - LEAST_COLUMNS, columns), width + lanes]
+    spans = list(zip([0, *ends[:-1]], ends, strict=True))
+    return np.array([(*place, *span) for place in places for span in spans], np.int64)
 
 
 def prepare(geometry, target, weight, bias):
@@ -221,7 +235,7 @@ def prepare(geometry, target, weight, bias):
     task = address(
         "task", ("sweep", *key), target, lambda module: write_task(Code(module, "task", target, "pii"), *key)
     )
-    table = _band_table(g, rows)
+    table = _band_table(g, rows, lanes)
     shift = max(shift for shift, _ in groups)
     arrays = {
         "band_table": table,
