@@ -39,6 +39,7 @@ from convbench.engines.jit import (
     tile_tables,
     wide,
     wide_planes,
+    wide_rolling,
     wide_sweep,
     winograd,
 )
@@ -187,6 +188,21 @@ def sweep_specs(draw):
         for k, (size, _, stride, dilation, pads) in zip(kernel, axes, strict=True)
     ]
     return _spec(draw, draw(st.integers(1, 4)), 1, 1 if kernel[0] == 1 else draw(st.integers(1, 2)), axes)
+
+
+@st.composite
+def rolling_specs(draw):
+    """Kernels of a few rows over one input channel, in images and in every slice of volumes."""
+    kernel = draw(st.sampled_from(((2, 1), (3, 3), (3, 2), (2, 4), (5, 5), (4, 7), (7, 3))))
+    axes = _axes(draw, 2, {2: 1}, {2: 70}, (1, 1, 2), draw(st.sampled_from((0, 3, 9))))
+    axes = [
+        (max(1, size + dilation * (k - 1) - draw(st.integers(0, 4))), k, stride, dilation, pads)
+        for k, (size, _, stride, dilation, pads) in zip(kernel, axes, strict=True)
+    ]
+    assume(all(size + sum(pads) > dilation * (k - 1) for size, k, _, dilation, pads in axes))
+    if draw(st.booleans()):
+        axes.insert(0, (draw(st.integers(1, 3)), 1, 1, 1, (0, 0)))
+    return _spec(draw, draw(st.integers(1, 4)), 1, draw(st.integers(1, 2)), axes)
 
 
 @st.composite
@@ -409,6 +425,7 @@ FAMILIES = {
     "depthwise": Family(depthwise_specs, depthwise.DepthwisePlan),
     "wide rows": Family(row_specs, wide.WidePlan),
     "wide planes": Family(plane_specs, wide.WidePlan),
+    "wide rolling": Family(rolling_specs, wide.WidePlan),
     "wide sweeps": Family(sweep_specs, wide.WidePlan),
     "wide sweeps in pieces": Family(sweep_specs, wide.WidePlan, row_pieces),
     "wide sweeps past the caches": Family(sweep_specs, wide.WidePlan, stream),
@@ -432,7 +449,7 @@ def sweep(name, level, count=None):
             module.np = GuardedNumPy()
     family.prepare()
     wide_planes.OTHER_CYCLES = math.inf  # planes wherever they can
-    for way, start in ((wide_planes, "wide planes"), (wide_sweep, "wide sweeps")):
+    for way, start in ((wide_planes, "wide planes"), (wide_rolling, "wide rolling"), (wide_sweep, "wide sweeps")):
         if not name.startswith(start):
             way.suits = lambda *_: False
     limits = settings(

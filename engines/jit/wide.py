@@ -15,7 +15,7 @@ import numpy as np
 
 from convbench import settings
 
-from . import wide_kernel, wide_layout, wide_planes, wide_rectangles, wide_sweep
+from . import wide_kernel, wide_layout, wide_planes, wide_rectangles, wide_rolling, wide_sweep
 from .compile import address
 from .frames import FramePlan
 from .target import cache_bytes, target
@@ -77,8 +77,8 @@ class WidePlan(FramePlan):
 
 
 def _way(geometry, machine):
-    """The fastest of the three algorithms for `geometry`."""
-    for way in (wide_planes, wide_sweep):
+    """The fastest of the four algorithms for `geometry`."""
+    for way in (wide_planes, wide_rolling, wide_sweep):
         if way.suits(geometry, machine):
             return way.prepare
     return _prepare_rows

@@ -54,10 +54,10 @@ SPARE_REGISTERS = 3
 FEW_TAPS = 3
 #: Cycles of a multiply-add here, with what it loads, and to transpose one element; what costs more where a row's sums
 #: come in pieces; and of a multiply-add in the other kernels, and of a row of inputs or outputs there, without and with
-#: strides. Fitted to 80 shapes of 7 x 7 to 32 x 32 with kernels of 3 to 13: the choices lose 0.4 % in geometric mean, 15 %
-#: at most (16 x 16, k = 5; Zen 4, 2026-11).
-JOINED_CYCLES, TRANSPOSE_CYCLES, PIECES_CYCLES = 0.57, 0.6, 1.3
-OTHER_CYCLES, ROW_CYCLES, STRIDED_ROW_CYCLES = 0.58, 11, 14
+#: strides. Fitted to 80 shapes of 7 x 7 to 32 x 32 with kernels of 3 to 13: the choices lose 1.2 % in geometric mean, 23 %
+#: at most (12 x 12, k = 3; Zen 4, 2026-11).
+JOINED_CYCLES, TRANSPOSE_CYCLES, PIECES_CYCLES = 0.57, 0.45, 1.3
+OTHER_CYCLES, ROW_CYCLES, STRIDED_ROW_CYCLES = 0.64, 4, 8
 
 
 def _pairs(size, out, kernel, stride, dilation, low):
@@ -82,12 +82,12 @@ def suits(geometry, target):
     planes = math.prod(g.size), math.prod(g.out)
     if min(planes) < lanes or sum(planes) * target.vector_bytes > SCRATCH_SHARE * cache_bytes():
         return False
-    rows, columns = (sum(map(len, _pairs(*_axis(g, axis)))) for axis in (1, 2))
-    here = JOINED_CYCLES * rows * columns / lanes + TRANSPOSE_CYCLES * sum(planes)
+    joined = math.prod(sum(map(len, _pairs(*_axis(g, axis)))) for axis in (1, 2))
+    here = JOINED_CYCLES * joined / lanes + TRANSPOSE_CYCLES * sum(planes)
     here *= PIECES_CYCLES if _pieces(g.out[2], target) > 1 else 1
-    strided = g.stride[2] > 1  # such rows are staged, with those that do not exist
-    products = (g.out[1] * g.kernel[1] if strided else rows) * -(-g.out[2] // lanes) * g.kernel[2]
-    other = OTHER_CYCLES * products + (STRIDED_ROW_CYCLES if strided else ROW_CYCLES) * (g.size[1] + g.out[1])
+    products = g.out[1] * -(-g.out[2] // lanes) * g.kernel[1] * g.kernel[2]
+    row = STRIDED_ROW_CYCLES if g.stride[2] > 1 else ROW_CYCLES
+    other = OTHER_CYCLES * products + row * (g.size[1] + g.out[1])
     return here < other
 
 
