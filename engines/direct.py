@@ -26,8 +26,10 @@ from convbench.machine import CACHED_BYTES, FMA_PIPES, Machine
 from convbench.shapes import pairs_inside
 from convbench.spec import ConvSpec
 
+from .jit import rolling_layout
 from .jit.dense_shape import CONFLICT_BYTES
 from .jit.dense_tiling import longest_run
+from .jit.wide_steps import Geometry
 from .loops import LoopPlan, computed_dtype
 
 GENERATED_DTYPES = ("float32", "float64")
@@ -49,6 +51,7 @@ WIDE_STORE = 3  # an output vector, besides its products
 WIDE_TILE = 130  # rows of tiles, one or more output channels each; a row's ends are by themselves
 WIDE_STAGE = 2.8  # a vector of an input that must be padded
 WIDE_SPREAD = 20  # the same where the columns have a stride, too
+ROLLING_SPREAD = 12  # an output vector of strips, where columns have a stride (not fitted: of two sizes, Zen 4)
 PRODUCT_TAP = 1.17  # a product of a matrix product
 PRODUCT_LOAD = 4.2  # a vector of its input, whose fetching few filters do not hide
 PRODUCT_VECTOR = 25  # a vector of a group's pixels
@@ -67,7 +70,7 @@ PRODUCT_SCATTER = 2  # times the time of bytes that lie together in memory: it r
 PRODUCT_FEW = 14  # ... with more filters than this: tiles of fewer are longer
 LOOP_SHARE = 0.04
 WORTH_A_TRY = 4.0  # a family that costs so many times the best by the model is not measured
-LANE_BYTES = 64
+LANE_BYTES, REGISTERS = 64, 32
 PLANES_WIDTH = 32  # depthwise planes up to this wide go along the channels instead
 CALL_SECONDS = 1e-6
 SMALL_MACS = 150_000  # computed by one thread
@@ -155,6 +158,20 @@ def _dense_work(spec, other):
 def _wide_work(spec, other):
     """Cost of vectors along the output width, or along the channels of small depthwise planes."""
     lanes = LANE_BYTES // spec.itemsize
+    if rolling_layout.suits(Geometry.of(spec), lanes, REGISTERS):
+        return min(_rows_work(spec, other, lanes), _rolling_work(spec, other, lanes))
+    return _rows_work(spec, other, lanes)
+
+
+def _rolling_work(spec, other, lanes):
+    """Cost of strips of vectors that roll down the rows."""
+    rest = WIDE_STORE + (ROLLING_SPREAD if spec.stride[-1] > 1 else 0)
+    vectors = math.prod(spec.output_spatial[:-1]) * _ceil(spec.output_spatial[-1], lanes)
+    return spec.batch * spec.out_channels * vectors * (WIDE_TAP * math.prod(spec.kernel) + other * rest)
+
+
+def _rows_work(spec, other, lanes):
+    """Cost of tiles of rows, and of depthwise planes."""
     *rows, width = spec.output_spatial
     depthwise = spec.weight_shape[1] == 1 == spec.out_channels // spec.groups
     vectors = width / lanes if depthwise and spec.ndim == 2 and width <= PLANES_WIDTH else _ceil(width, lanes)
@@ -197,7 +214,7 @@ class Direct(Engine):
     """The sum itself, by kernels generated for the shape and the processor."""
 
     name = "direct"
-    version = "14"
+    version = "15"
     summary = "the sum itself, by vector code generated for the shape and the processor"
     exact_integers = True
     fuses_bias = True

@@ -2,18 +2,21 @@
 
     sums[m] += w[ky, kx] * x[row, s x + d kx - p],    for the output rows m = 0, 1, ... below that meet the input row
 
-A *strip* is a few vectors of columns.  Its sums stay in registers while it rolls down: those of the uppermost row are
-complete after each step and stored, the others move up by one.  A row of a strip is loaded once, in whole vectors from
-the strip's own column on, sorted by phase if columns have a stride, and shifted in registers for every tap.  Rows above
-and below the image are read from a row of zeros; of a row what lies beside the image is known when the code is written.
+A *strip* is a few vectors of columns (`rolling_layout`).  Its sums stay in registers while it rolls down: those of the
+uppermost row are complete after each step and stored, the others move up by one.  A row of a strip is loaded once, in
+whole vectors from the strip's own column on, sorted by phase if columns have a stride, and shifted in registers for
+every tap.  Rows above and below the image are read from a row of zeros; what lies beside the image is known when the
+code is written.
 """
 
 import math
 
 import numpy as np
 
+from . import rolling_layout
 from .compile import address
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
+from .rolling_layout import BLOCK, MOST_VECTORS
 from .transpose import deinterleaved
 from .vector import Code, Kind, Value
 
@@ -40,101 +43,15 @@ FRAME = (
     "scratch",
     "scratch_bytes",
 )
-#: Words of the block table, one entry for each strip of a band of output rows: its code, where its first column lies in
-#: the input's rows, where its first output lies, the input row that its first step begins with, the numbers of the
-#: outputs, counted from the band's first, that steps begin and end with, how many rows of outputs there are, and how many
-#: columns of inputs and outputs follow the strip's first one.
-BLOCK = ("function", "column", "out", "top", "begin", "end", "rows", "width", "out_width")
 #: Arguments of a strip: source, out, weights, bias, zeros, and numbers.
 STRIP_ARGUMENTS = "ppppp" + "i" * 10
-#: Column strides that are sorted out in registers, and the part of the registers that sums may take.
-MAX_STRIDE, SUMS_SHARE = 2, 0.65
 #: Registers that hold neither sums, nor weights, nor the inputs of a tap.
 SPARE_REGISTERS = 3
-#: Taps at most, for the code holds several multiply-adds for each, and with how many registers; with fewer there is no
-#: room for the rows of inputs of larger kernels (16 registers: 5 x 5 1.1 to 1.3, 7 x 7 up to 1.7 of `wide_kernel`'s time).
-MOST_TAPS, MANY_REGISTERS, FEW_TAPS = 49, 32, 9
-#: Bytes from one row of inputs to the next, for each column of its stride, beyond which it is faster to go along rows than
-#: down: far apart they are on pages of their own, and fall on the same sets of the cache.  16 channels at 256 x 256, 320,
-#: 400, 416, 512, k = 3: 0.85, 0.77, 0.97, 1.09, 1.63 of the time of `wide_sweep`; with stride 2, 416, 512, 640: 0.81, 0.97,
-#: 1.05 (Zen 4, 2026-11).
-LONGEST_ROW = 1280
-#: Vectors of a strip at most, and how often a weight is used, in vectors and rows, before the next one is loaded.
-MOST_VECTORS, TIMES_USED = 8, 4
-#: Blocks that a problem should have so that threads can share it, and rows that a band then has at least.
-BLOCKS_WANTED, LEAST_ROWS = 16, 16
-
-
-class Strip:
-    """What the code of a strip depends on.
-
-    Attributes
-    ----------
-    dtype : str
-    kernel : (int, int)
-        Rows and columns of taps.
-    stride : (int, int)
-        Input rows and columns from one output to the next.
-    places : tuple of (int, int)
-        For each column of taps which phase of the columns it reads, and how many vector elements further right.
-    rows, vectors : int
-        Rows of outputs that are complete after a step, and vectors of each.
-    left : bool
-        Whether there are inputs to the left of the strip.
-    whole, part : int, bool
-        How many vectors of inputs, counted from the strip's first column, are whole, and whether one more exists in part.
-    """
-
-    def __init__(self, dtype, kernel, stride, places, rows, vectors, left, whole, part):
-        self.dtype, self.kernel, self.stride, self.places = dtype, kernel, stride, places
-        self.rows, self.vectors, self.left, self.whole, self.part = rows, vectors, left, whole, part
-
-    @property
-    def open_rows(self):
-        """Output rows that are summed at the same time."""
-        return self.rows + _waiting(self.kernel, self.stride)
-
-    def inputs(self, phase):
-        """The rows of inputs of a step that meet the same rows of the kernel as row `phase` does."""
-        return range(phase, self.stride[0] * self.rows, self.stride[0])
-
-    def met(self, ky):
-        """Where rows of inputs and of sums, as a step numbers them, meet in row `ky` of the kernel: pairs of numbers."""
-        stride, last = self.stride[0], self.kernel[0] - self.stride[0]
-        pairs = [(i, divmod(last + i - ky, stride)) for i in range(stride * self.rows)]
-        return [(i, m) for i, (m, rest) in pairs if not rest and 0 <= m < self.open_rows]
-
-
-def _waiting(kernel, stride):
-    """Rows of sums that are not complete after a step."""
-    return -(-kernel[0] // stride[0]) - 1
-
-
-def _flat(g):
-    """Whether every depth of the output is a plane of its own, from the same depth of the input."""
-    return g.kernel[0] == g.stride[0] == 1 and g.low[0] == 0 and g.out[0] == g.size[0]
-
-
-def _places(g):
-    offsets = [g.dilation[2] * kx - g.low[2] for kx in range(g.kernel[2])]
-    return tuple((offset % g.stride[2], offset // g.stride[2]) for offset in offsets)
 
 
 def suits(geometry, target):
     """Whether this is the faster way for `geometry`."""
-    g, lanes = geometry, target.lanes(geometry.dtype)
-    if not _flat(g) or g.channels > 1 or g.stride[2] > MAX_STRIDE or min(g.stride[1], g.dilation[1]) > 1:
-        return False
-    near = all(-lanes <= shift <= lanes for _, shift in _places(g))
-    near = near and (g.out[2] - 1) // lanes * lanes * g.stride[2] <= g.size[2]  # strips begin in the image
-    short = g.size[2] * g.itemsize * g.dilation[1] <= LONGEST_ROW * g.stride[2]
-    most = MOST_TAPS if target.registers >= MANY_REGISTERS else FEW_TAPS
-    small = 1 < g.kernel[1] and math.prod(g.kernel) <= most and 2 * g.out[2] >= lanes
-    return near and short and small and _most_vectors(g, target) > 0
-
-
-def _most_vectors(g, target):
-    return min(MOST_VECTORS, int(SUMS_SHARE * target.registers) // (1 + _waiting(g.kernel[1:], g.stride[1:])))
+    return rolling_layout.suits(geometry, target.lanes(geometry.dtype), target.registers)
 
 
 def write_strip(code, strip):
@@ -273,68 +190,18 @@ def write_task(code):
     code.finish()
 
 
-def _strips(g, target):
-    """The strips of a row: for each its first column of outputs, how many it has, and what its code depends on."""
-    lanes, vectors = target.lanes(g.dtype), -(-g.out[2] // target.lanes(g.dtype))
-    pieces = -(-vectors // _most_vectors(g, target))
-    ends = [vectors * (n + 1) // pieces for n in range(pieces)]
-    found = []
-    for first, end in zip([0, *ends[:-1]], ends, strict=True):
-        width = max(0, g.size[2] - first * lanes * g.stride[2])
-        most = g.stride[2] * (end - first + 1)  # vectors of inputs that the strip may read to the right
-        whole = min(most, width // lanes)
-        rows = 1 if end - first >= TIMES_USED else 2
-        kind = g.dtype, g.kernel[1:], g.stride[1:], _places(g), rows, end - first
-        strip = Strip(*kind, first > 0, whole, whole < most and width > whole * lanes)
-        found.append((first * lanes, min(end * lanes, g.out[2]) - first * lanes, strip))
-    return found
-
-
-def _function(strip, target):
-    def write(module):
-        write_strip(Code(module, "strip", target, STRIP_ARGUMENTS), strip)
-
-    return address("strip", ("rolling", *vars(strip).values()), target, write)
-
-
-def _block_table(g, target):
-    """Every strip of every band of rows; with dilation, bands hold every few rows."""
-    step, strips = g.row_unit // g.stride[1], _strips(g, target)
-    images = g.batch * g.groups * g.outputs * g.out[0] * step * len(strips)
-    most = -(-g.out[1] // step)
-    rows = min(most, max(LEAST_ROWS, -(-most * images // BLOCKS_WANTED)))
-    table = []
-    for first in range(0, g.out[1], rows * step):
-        for y in range(first, min(first + step, g.out[1])):
-            count = min(rows, -(-(g.out[1] - y) // step))
-            for x, columns, strip in strips:
-                column, out = x * g.stride[2], (y * g.out[2] + x) * g.itemsize
-                entry = _function(strip, target), column * g.itemsize, out, *_steps(g, y, count, strip.rows)
-                table.append((*entry, count, g.size[2] - column, columns))
-    return np.array(table, np.int64)
-
-
-def _steps(g, y, count, rows):
-    """The words "top", "begin" and "end" of a block of `count` rows from output row `y` on, in steps of `rows`.
-
-    Steps whose inputs all lie above or below the image are left out.
-    """
-    waiting = _waiting(g.kernel[1:], g.stride[1:])
-    numbers = np.arange(-waiting, count)
-    outputs = y + numbers * (g.row_unit // g.stride[1])
-    lines = outputs * g.stride[1] - g.low[1] + (g.kernel[1] - g.stride[1]) * g.dilation[1]
-    met = lines[:, None] + np.arange(g.stride[1]) * g.dilation[1]
-    there = numbers[((met >= 0) & (met < g.size[1])).any(axis=1)]
-    begin = min(there[0], 0) if len(there) else 0
-    end = max(there[-1] + 1 if len(there) else 0, count - waiting, 0)
-    return lines[begin + waiting], begin, begin + -(-(end - begin) // rows) * rows
-
-
 def prepare(geometry, target, weight, bias):
     """Everything that a frame needs: (task function's address, words, blocks, scratch bytes, arrays to keep)."""
     g, lanes, size = geometry, target.lanes(geometry.dtype), geometry.itemsize
+
+    def function(strip):
+        def write(module):
+            write_strip(Code(module, "strip", target, STRIP_ARGUMENTS), strip)
+
+        return address("strip", ("rolling", strip), target, write)
+
     arrays = {
-        "block_table": _block_table(g, target),
+        "block_table": rolling_layout.block_table(g, lanes, target.registers, function),
         "bias": bias,
         "weights": np.array(weight),
         "zeros": np.zeros(g.stride[2] * (MOST_VECTORS + 2) * lanes, g.dtype),
@@ -355,7 +222,5 @@ def prepare(geometry, target, weight, bias):
         "step": g.dilation[1],
         "out_step": g.row_unit // g.stride[1] * g.out[2] * size,
     }
-    task = address(
-        "task", ("rolling",), target, lambda module: write_task(Code(module, "task", target, "pii"))
-    )
+    task = address("task", ("rolling",), target, lambda module: write_task(Code(module, "task", target, "pii")))
     return task, FRAME, words, blocks * words["planes"], 0, arrays

@@ -47,9 +47,9 @@ BAND = ("y", "rows", "top", "start", "stop")
 #: Taps of a kernel at most: they stay in registers from one tile to the next.  (Those of 5 x 5 cannot: half as fast as
 #: `wide_kernel`.)
 MAX_TAPS = 12
-#: Taps of one row beyond the number of lanes at most, as then `wide_kernel` uses its vectors for several: 256 signals of
-#: 1000, float32 with 16 lanes, k = 5, 9, 15, 18, 21, 25: 0.60, 0.73, 0.76, 0.84, 1.02, 1.25 of its time; with 8, k = 5, 9,
-#: 12, 15: 0.60, 0.70, 0.98, 1.25; with 4, k = 5, 9: 0.81, 1.24; float64 with 8, k = 9, 12: 0.79, 1.01 (Zen 4, 2026-11).
+#: Taps of one row beyond the number of lanes at most, as then `wide_kernel` uses its vectors for several: 256 signals
+#: of 1000, float32 with 16 lanes, k = 9, 15, 18, 21, 25: 0.73, 0.76, 0.84, 1.02, 1.25 of its time; with 8 lanes, k = 5,
+#: 9, 12, 15: 0.60, 0.70, 0.98, 1.25; with 4, k = 5, 9: 0.81, 1.24; float64 with 8, k = 9, 12: 0.79, 1.01 (Zen 4).
 MORE_TAPS = 4
 #: Output columns of a band at least where rows are cut so that threads can share them, and bands that are wanted.
 LEAST_COLUMNS, BANDS_WANTED = 1024, 16
