@@ -20,7 +20,7 @@ from .compile import address
 from .frames import FramePlan
 from .target import cache_bytes, target
 from .vector import Code
-from .wide_rectangles import EDGE, whole_spans
+from .wide_rectangles import EDGE, STAGED, whole_spans
 from .wide_steps import Geometry
 
 DTYPES = ("float32", "float64")
@@ -107,7 +107,7 @@ def _prepare_rows(geometry, machine, weight, bias):
         "filters": steps.filters,
         "out_step": math.prod(g.out) * size,
         "itemsize": size,
-        "stage": _stage(machine, g.dtype, g.stride[2]),
+        "stage": _stage(machine, g.dtype, g.stride[2]) if any(r.reads == STAGED for r in rectangles) else 0,
         "channels": g.channels,
         "channel_step": math.prod(g.size) * size,
         "depth_step": g.dilation[0] * g.size[1] * g.size[2] * size,
