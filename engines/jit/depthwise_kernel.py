@@ -10,7 +10,6 @@ kernel.  Distances are data: a function depends on the run, the pixels, the dtyp
 """
 
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
-from .vector import Value
 
 #: Words of a frame behind its head: what all tasks of a plan share.  Distances are in bytes.
 FRAME = (
@@ -48,10 +47,6 @@ def _shared(frame):
     return {name: (frame + 8 * (FRAME_HEAD + n)).load() for n, name in enumerate(FRAME)}
 
 
-def _pointer(code, address):
-    return Value(code, code.builder.inttoptr(address.ir, code.arguments[0].ir.type))
-
-
 def write_tile(code, dtype, pixels, run, stride, masked):
     """Body of ``tile(frame, source, out, weights, slices, lines, taps)``.
 
@@ -78,7 +73,7 @@ def write_tile(code, dtype, pixels, run, stride, masked):
     def channels(first):
         first = first if masked else first.least(shared["channels"] - kind.lanes)
         place = first * kind.itemsize
-        bias = (_pointer(code, shared["bias"]) + place).load(kind, mask)
+        bias = (code.pointer(shared["bias"]) + place).load(kind, mask)
 
         def line_of_taps(_, line, weight, *sums):
             return line + shared["line_bytes"], weight + shared["weight_line"], *row(line, weight, list(sums))
@@ -141,17 +136,17 @@ def write_task(code):
     def item(n):
         row, tile = n // shared["tiles"], n % shared["tiles"]
         image, y = row // shared["image_rows"], row % shared["image_rows"]
-        at = _pointer(code, shared["row_table"]) + y * (8 * len(ROW))
+        at = code.pointer(shared["row_table"]) + y * (8 * len(ROW))
         line, weight_line, slices, lines = ((at + 8 * i).load() for i in range(len(ROW)))
-        at = _pointer(code, shared["tile_table"]) + tile * (8 * len(TILE))
+        at = code.pointer(shared["tile_table"]) + tile * (8 * len(TILE))
         column, out, weight_column, taps, function = ((at + 8 * i).load() for i in range(len(TILE)))
         arguments = [
             frame,
             (frame + FRAME_INPUT).load_pointer() + image * shared["image_bytes"] + line + column,
             (frame + FRAME_OUTPUT).load_pointer() + row * shared["row_bytes"] + out,
-            _pointer(code, shared["weights"]) + weight_line + weight_column,
+            code.pointer(shared["weights"]) + weight_line + weight_column,
         ]
-        code.call(_pointer(code, function), [*arguments, slices, lines, taps])
+        code.call(code.pointer(function), [*arguments, slices, lines, taps])
 
     code.loop((index + 1) * total // shared["tasks"], item, start=index * total // shared["tasks"])
     code.finish()

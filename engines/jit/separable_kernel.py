@@ -11,7 +11,6 @@ products) have a ring each, and the tile sums over all of them.
 """
 
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
-from .wide_kernel import _pointer
 
 #: Words of a frame behind its head.
 FRAME = (
@@ -85,26 +84,26 @@ def write_task(code, dtype, shifted):
     frame, index, worker = code.arguments
     kind = code.vector(dtype)
     shared = _get(frame + 8 * FRAME_HEAD, FRAME)
-    scratch = _pointer(code, shared["scratch"]) + worker * shared["scratch_bytes"]
+    scratch = code.pointer(shared["scratch"]) + worker * shared["scratch_bytes"]
     total = shared["images"] * shared["strips"] * shared["bands"]
     filter_rows = _shifted_rows if shifted else _staged_rows
 
     def item(n):
-        band = _pointer(code, shared["band_table"]) + n % shared["bands"] * 8
+        band = code.pointer(shared["band_table"]) + n % shared["bands"] * 8
         place = n // shared["bands"]
-        strip = _get(_pointer(code, shared["strip_table"]) + place % shared["strips"] * (8 * len(STRIP)), STRIP)
+        strip = _get(code.pointer(shared["strip_table"]) + place % shared["strips"] * (8 * len(STRIP)), STRIP)
         image = place // shared["strips"]
-        sources = _pointer(code, shared["source_table"]) + image * shared["terms"] * 8
-        which = (_pointer(code, shared["image_table"]) + image * 8).load()
+        sources = code.pointer(shared["source_table"]) + image * shared["terms"] * 8
+        which = (code.pointer(shared["image_table"]) + image * 8).load()
         out = (frame + FRAME_OUTPUT).load_pointer() + image * shared["out_plane"] + strip["out"]
         source = (frame + FRAME_INPUT).load_pointer() + strip["source"]
 
         def segment(s):
-            entry = _get(_pointer(code, shared["segment_table"]) + s * (8 * len(SEGMENT)), SEGMENT)
+            entry = _get(code.pointer(shared["segment_table"]) + s * (8 * len(SEGMENT)), SEGMENT)
 
             def term(t):
                 ring = scratch + t * shared["ring_plane"]
-                weights = _pointer(code, shared["row_weights"])
+                weights = code.pointer(shared["row_weights"])
                 weights = weights + (which * shared["terms"] + t) * shared["row_weights_step"]
                 at = source + (sources + t * 8).load() + entry["source"]
                 first = _open_lines(code, shared, kind, entry, strip, ring)
@@ -120,7 +119,7 @@ def write_task(code, dtype, shifted):
 
 
 def _call(code, function, *arguments):
-    code.call(_pointer(code, function), arguments)
+    code.call(code.pointer(function), arguments)
 
 
 def _fill(code, line, pitch, count, width, kind, vector):
@@ -152,7 +151,7 @@ def _shifted_rows(code, shared, kind, count, strip, source, lines, weights, patc
         source,
         lines,
         weights,
-        _pointer(code, shared["masks"]) + strip["masks"],
+        code.pointer(shared["masks"]) + strip["masks"],
         count,
         shared["source_pitch"],
         shared["ring_pitch"],
@@ -162,7 +161,7 @@ def _shifted_rows(code, shared, kind, count, strip, source, lines, weights, patc
 
 
 def _staged_rows(code, shared, kind, count, strip, source, lines, weights, patch):
-    offsets = _pointer(code, shared["row_offsets"])
+    offsets = code.pointer(shared["row_offsets"])
 
     def some(first):
         staged = (count - first).least(STAGED_LINES)
@@ -188,7 +187,7 @@ def _staged_rows(code, shared, kind, count, strip, source, lines, weights, patch
                 shared["row_filter"],
                 patch + j * shared["line_bytes"],
                 lines + (first + j) * shared["ring_pitch"],
-                _pointer(code, shared["zero"]),
+                code.pointer(shared["zero"]),
                 offsets,
                 shared["row_tall"],
                 weights,
@@ -225,14 +224,14 @@ def _filter_columns(code, shared, entry, strip, lines, out, which):
 
 
 def _column_tile(code, shared, which, lines, out, rows, columns):
-    offsets = _pointer(code, shared["column_offsets"])
-    weights = _pointer(code, shared["column_weights"]) + which * shared["column_weights_step"]
+    offsets = code.pointer(shared["column_offsets"])
+    weights = code.pointer(shared["column_weights"]) + which * shared["column_weights_step"]
     _call(
         code,
         shared["column_tile"],
         lines,
         out,
-        _pointer(code, shared["bias"]) + which * shared["itemsize"],
+        code.pointer(shared["bias"]) + which * shared["itemsize"],
         offsets,
         shared["column_tall"],
         weights,

@@ -240,8 +240,8 @@ class Code:
         return Value(self, ir.Constant(kind.ir, ir.Undefined))
 
     def pointer(self, address):
-        """A constant address."""
-        return Value(self, self.builder.inttoptr(ir.Constant(INT, address), POINTER))
+        """What lies at an address: a constant, or a number that the code computes."""
+        return Value(self, self.builder.inttoptr(self.value(address).ir, POINTER))
 
     def splat(self, scalar, kind):
         """The scalar in every lane."""

@@ -278,7 +278,7 @@ def write_task(code):
 
     shared = {name: get(frame, FRAME, name, FRAME_HEAD) for name in FRAME}
     total = shared["images"] * shared["blocks"]
-    scratch = _pointer(code, shared["scratch"]) + worker * shared["scratch_bytes"]
+    scratch = code.pointer(shared["scratch"]) + worker * shared["scratch_bytes"]
 
     def item(n, image_at, block_at):
         image = {name: get(image_at, IMAGE, name) for name in IMAGE}
@@ -290,20 +290,16 @@ def write_task(code):
             _stage_patch(code, shared, block, source, scratch)
         _compute_block(code, shared, image, block, _pick(code, staged, scratch, source), out, staged)
         last = block["last"].compare("!=", 0)
-        first_block = _pointer(code, shared["block_table"])
+        first_block = code.pointer(shared["block_table"])
         return _pick(code, last, image_at + 8 * len(IMAGE), image_at), _pick(
             code, last, first_block, block_at + 8 * len(BLOCK)
         )
 
     first = index * total // shared["tasks"]
-    image_at = _pointer(code, shared["image_table"]) + first // shared["blocks"] * (8 * len(IMAGE))
-    block_at = _pointer(code, shared["block_table"]) + first % shared["blocks"] * (8 * len(BLOCK))
+    image_at = code.pointer(shared["image_table"]) + first // shared["blocks"] * (8 * len(IMAGE))
+    block_at = code.pointer(shared["block_table"]) + first % shared["blocks"] * (8 * len(BLOCK))
     code.loop((index + 1) * total // shared["tasks"], item, (image_at, block_at), start=first)
     code.finish()
-
-
-def _pointer(code, address):
-    return Value(code, code.builder.inttoptr(address.ir, code.arguments[0].ir.type))
 
 
 def _stage_patch(code, shared, block, source, scratch):
@@ -314,7 +310,7 @@ def _stage_patch(code, shared, block, source, scratch):
             at = source + z * shared["depth_step"] + c * shared["channel_step"]
             to = scratch + (z * shared["channels"] + c) * shared["stage_plane"]
             code.call(
-                _pointer(code, shared["stage"]),
+                code.pointer(shared["stage"]),
                 [
                     at,
                     to,
@@ -340,9 +336,9 @@ def _compute_block(code, shared, image, block, source, out, staged):
 
     def table(name, first):
         chosen = _pick(code, staged, shared["staged_offsets_" + name], shared["offsets_" + name])
-        return _pointer(code, chosen) + first * 8
+        return code.pointer(chosen) + first * 8
 
-    weights, bias = _pointer(code, shared["weights"]) + image["weights"], _pointer(code, shared["bias"]) + image["bias"]
+    weights, bias = code.pointer(shared["weights"]) + image["weights"], code.pointer(shared["bias"]) + image["bias"]
     pitch = _pick(code, staged, shared["staged_pitch"], shared["pitch"])
 
     def output(o):
@@ -362,10 +358,10 @@ def _compute_block(code, shared, image, block, source, out, staged):
             shared["out_pitch"],
             block["rows"],
             block["columns"],
-            *(_pointer(code, shared["shifts_" + name]) + block["first_" + name] * 8 for name in "ab"),
+            *(code.pointer(shared["shifts_" + name]) + block["first_" + name] * 8 for name in "ab"),
             block["edge_low"],
             block["edge_high"],
         ]
-        code.call(_pointer(code, block["function"]), arguments)
+        code.call(code.pointer(block["function"]), arguments)
 
     code.loop(shared["outputs"], output)

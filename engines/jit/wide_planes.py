@@ -18,7 +18,7 @@ from .compile import address
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .target import cache_bytes
 from .transpose import transposed
-from .vector import Code, Value
+from .vector import Code
 
 #: Words of a frame behind its head.
 FRAME = (
@@ -119,22 +119,18 @@ def write_transpose(code, dtype):
     code.finish()
 
 
-def _pointer(code, address):
-    return Value(code, code.builder.inttoptr(address.ir, code.arguments[0].ir.type))
-
-
 def write_task(code, dtype, axis):
     """``task(frame, index, worker)`` for planes whose columns are described by `axis`, as `_pairs` takes it."""
     kind = code.vector(dtype)
     frame, index, worker = code.arguments
     shared = {name: (frame + 8 * (FRAME_HEAD + n)).load() for n, name in enumerate(FRAME)}
-    plane = _pointer(code, shared["scratch"]) + worker * shared["scratch_bytes"]
+    plane = code.pointer(shared["scratch"]) + worker * shared["scratch_bytes"]
     result = plane + shared["out_scratch"]
 
     def block(n):
-        at = _pointer(code, shared["block_table"]) + n * (8 * len(BLOCK))
+        at = code.pointer(shared["block_table"]) + n * (8 * len(BLOCK))
         source, out, weights, bias = ((at + 8 * i).load() for i in range(len(BLOCK)))
-        transpose = _pointer(code, shared["transpose"])
+        transpose = code.pointer(shared["transpose"])
         code.call(
             transpose,
             [
@@ -147,17 +143,17 @@ def write_task(code, dtype, axis):
                 shared["in_size"],
             ],
         )
-        total = (_pointer(code, shared["bias"]) + bias).load(kind)
+        total = (code.pointer(shared["bias"]) + bias).load(kind)
 
         def row(y):
-            at = _pointer(code, shared["row_table"]) + y * (8 * len(ROW))
+            at = code.pointer(shared["row_table"]) + y * (8 * len(ROW))
             line, weight, count = ((at + 8 * i).load() for i in range(len(ROW)))
             _write_row(
                 code,
                 kind,
                 axis,
                 plane + line,
-                _pointer(code, shared["weights"]) + weights + weight,
+                code.pointer(shared["weights"]) + weights + weight,
                 count,
                 total,
                 result + y * (axis[1] * kind.bytes),

@@ -159,10 +159,6 @@ class _Row:
         return self.code.zero(self.moved)
 
 
-def _pointer(code, address):
-    return Value(code, code.builder.inttoptr(address.ir, code.arguments[0].ir.type))
-
-
 def write_task(code):
     """Body of ``task(frame, index, worker)``: an even share of the blocks of all output planes."""
     frame, index, _ = code.arguments
@@ -170,7 +166,7 @@ def write_task(code):
     blocks, total = shared["blocks"], shared["blocks"] * shared["planes"]
 
     def item(n):
-        plane, at = n // blocks, _pointer(code, shared["block_table"]) + n % blocks * (8 * len(BLOCK))
+        plane, at = n // blocks, code.pointer(shared["block_table"]) + n % blocks * (8 * len(BLOCK))
         block = {name: (at + 8 * i).load() for i, name in enumerate(BLOCK)}
         channel, z = plane // shared["depth"], plane % shared["depth"]
         source = channel // shared["outputs"] * shared["depth"] + z
@@ -178,13 +174,13 @@ def write_task(code):
         arguments = [
             (frame + FRAME_INPUT).load_pointer() + source * shared["plane_bytes"] + block["column"],
             (frame + FRAME_OUTPUT).load_pointer() + plane * shared["out_plane_bytes"] + block["out"],
-            _pointer(code, shared["weights"]) + channel * shared["weight_bytes"],
-            _pointer(code, shared["bias"]) + channel * shared["itemsize"],
-            _pointer(code, shared["zeros"]),
+            code.pointer(shared["weights"]) + channel * shared["weight_bytes"],
+            code.pointer(shared["bias"]) + channel * shared["itemsize"],
+            code.pointer(shared["zeros"]),
             *(shared[name] for name in ("height", "row_bytes", "step", "out_step")),
             *(block[name] for name in BLOCK[3:]),
         ]
-        code.call(_pointer(code, block["function"]), arguments)
+        code.call(code.pointer(block["function"]), arguments)
 
     code.loop((index + 1) * total // shared["tasks"], item, start=index * total // shared["tasks"])
     code.finish()

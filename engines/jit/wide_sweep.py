@@ -100,10 +100,6 @@ def suits(geometry, target):
     return flat and small and g.channels == 1 and g.out[2] >= lanes
 
 
-def _pointer(code, address):
-    return Value(code, code.builder.inttoptr(address.ir, code.arguments[0].ir.type))
-
-
 def write_task(code, dtype, kernel, unit, strides, dilation, groups, rows, streamed, asks):
     """Body of ``task(frame, index, worker)``: an even share of the bands of all output planes."""
     frame, index, _ = code.arguments
@@ -118,12 +114,12 @@ def write_task(code, dtype, kernel, unit, strides, dilation, groups, rows, strea
         source = (frame + FRAME_INPUT).load_pointer() + plane // shared["outputs"] * shared["plane_bytes"]
         plane_out = (frame + FRAME_OUTPUT).load_pointer() + plane * shared["out_plane_bytes"]
         channel = plane % shared["filters"]
-        weights = _pointer(code, shared["weights"]) + channel * (kernel[0] * kernel[1] * kind.itemsize)
-        bias = (_pointer(code, shared["bias"]) + channel * kind.itemsize).broadcast(kind)
+        weights = code.pointer(shared["weights"]) + channel * (kernel[0] * kernel[1] * kind.itemsize)
+        bias = (code.pointer(shared["bias"]) + channel * kind.itemsize).broadcast(kind)
         taps = [(weights + n * kind.itemsize).broadcast(kind) for n in range(math.prod(kernel))]
 
         def over_bands(band):
-            at = _pointer(code, shared["band_table"]) + band * (8 * len(BAND))
+            at = code.pointer(shared["band_table"]) + band * (8 * len(BAND))
             y, valid, top, start, stop = ((at + 8 * i).load() for i in range(len(BAND)))
             out = plane_out + y * shared["out_width"] * kind.itemsize
             lines = _lines(code, shared, shape, source, top)
@@ -139,7 +135,7 @@ def write_task(code, dtype, kernel, unit, strides, dilation, groups, rows, strea
 def _lines(code, shared, shape, source, top):
     """Where each input row of a tile begins, by its distance from the first: rows outside of the image are zeros."""
     kind, kernel, unit, dilation, rows = shape
-    zeros, lines = _pointer(code, shared["zeros"]), {}
+    zeros, lines = code.pointer(shared["zeros"]), {}
     for distance in sorted({r * unit + ky * dilation for r in range(rows) for ky in range(kernel[0])}):
         row = top + distance
         inside = row.compare(">=", 0) & row.compare("<", shared["height"])
