@@ -3,8 +3,8 @@
     out[n, oc, p] = bias[oc] + sum over c of w[oc, c] * x[n, c, stride * p]
 
 The dense kernels hold channels in vectors, so their sums are transposed when they are stored, and they read a
-few pixels from each of many distant planes.  Here sums lie as the output does, inputs are copied into a panel
-that stays in the L1 cache (`product_kernel`), and strides cost nothing but in that copy.
+few pixels from each of many distant planes.  Here sums lie as the output does, inputs are read where they lie or from
+a panel that stays in the L1 cache (`product_kernel`), and strides cost nothing but in the copy to that.
 
 Wins on 1x1 layers in planes of some vectors; in small ones the last vector is mostly empty.
 """
@@ -45,6 +45,10 @@ TILE_CYCLES, SUM_CYCLES = 60, 4
 CHANNEL_CYCLES = 8
 #: Cycles to copy a vector of inputs (Zen 5, November 2026).
 PACK_CYCLES = 6
+#: Cycles that a vector of inputs takes more from where it lies than from a panel, for each further tile of channels.
+#: In place and from panels, us: 672 -> 112 channels at 32x32 706, 841; 256 -> 64 at 56x56 478, 545; 960 -> 160 at 7x7
+#: 90, 116; 512 -> 512 at 14x14 (18 tiles) 501, 504; 128 -> 512 at 28x28 1.02 to 1.1 (Zen 4, November 2026).
+PLACE_CYCLES = 0.5
 #: How much slower a choice may be that needs one kernel fewer.
 KERNEL_WORTH = 0.03
 #: Vectors of pixels in a tile at most.
@@ -61,12 +65,15 @@ class Cut:
     ----------
     channels, vectors : tuple of int
         Output channels, and vectors of pixels, of the tiles.
+    in_place : bool
+        Whether inputs are read where they lie, not from a panel.
     cycles : float
         Of all tiles together, modelled.
     """
 
     channels: tuple
     vectors: tuple
+    in_place: bool
     cycles: float
 
 
@@ -81,29 +88,24 @@ def choose(channels, vectors, k_count, registers, multiplies, strided):
             down = parts(channels, count)
             if down[0] * across[0] * 4 < registers and count > math.ceil(channels / most):
                 break
-            cycles = _cycles(down, across, k_count, multiplies)
-            if not reads_in_place(down, strided):
-                cycles += PACK_CYCLES * k_count * vectors
-            score = cycles * (1 + KERNEL_WORTH * len(set(down)) * len(set(across)))
-            if score < best_score:
-                best, best_score = Cut(tuple(down), tuple(across), cycles), score
+            for in_place in (False,) if strided else (True, False):
+                cycles = _cycles(down, across, k_count, multiplies, in_place)
+                score = cycles * (1 + KERNEL_WORTH * len(set(down)) * len(set(across)))
+                if score < best_score:
+                    best, best_score = Cut(tuple(down), tuple(across), in_place, cycles), score
     return best
 
 
-def reads_in_place(down, strided):
-    """Whether one tile has all channels, so that inputs need not be copied for the next."""
-    return len(down) == 1 and not strided
-
-
-def _cycles(down, across, k_count, multiplies):
-    """Modelled cycles of all tiles."""
-    total = 0
+def _cycles(down, across, k_count, multiplies, in_place):
+    """Modelled cycles of all tiles, and of the copies or what they would have saved."""
+    inputs = k_count * sum(across)
+    total = PLACE_CYCLES * inputs * (len(down) - 1) if in_place else PACK_CYCLES * inputs
     for rows in set(down):
         for vectors in set(across):
             products = rows * vectors
             instructions = products + rows + vectors + ROUND_INSTRUCTIONS
             each = max(products / multiplies, instructions / INSTRUCTIONS_PER_CYCLE)
-            blocks = math.ceil(k_count / block(vectors, 64))
+            blocks = 1 if in_place else math.ceil(k_count / block(vectors, 64))
             cycles = k_count * each + blocks * (TILE_CYCLES + CHANNEL_CYCLES * rows + SUM_CYCLES * products)
             total += cycles * down.count(rows) * across.count(vectors)
     return total
@@ -148,7 +150,7 @@ class ProductPlan(Framed):
         self._cut = choose(
             self._outputs, vectors, self._inputs, self._target.registers, self._target.multiplies, self._strided
         )
-        self._in_place = reads_in_place(self._cut.channels, self._strided)
+        self._in_place = self._cut.in_place
         panel = block(max(self._cut.vectors), self._target.vector_bytes)
         self._k_block = self._inputs if self._in_place else min(self._inputs, panel)
         self._pack(np.asarray(weight, spec.dtype), bias)

@@ -9,8 +9,8 @@ Sums are stored as they are, for a channel's pixels lie together.
 The inputs of a tile are copied into a *panel* first, a block of k at a time, which stays in the L1 cache while
 all the task's channels are computed from it; weights, in the order of their use, stream past it.  So what a
 round takes from the L2 cache are 4 bytes for every channel, and reads of distant planes are few (K. Goto and
-R. van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, 2008, with the sides exchanged).  Where one
-tile has all the channels a panel would be read once only, and inputs are read where they lie.
+R. van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, 2008, with the sides exchanged).  Where few tiles
+of channels would read a panel, inputs are read where they lie, and sums stay in registers for all of k.
 """
 
 import dataclasses
@@ -249,7 +249,8 @@ def write_task(module, dtype, target):
 
             def over_rows(number):
                 turn, run = (number - task["row"]) // tile["run_count"], (number - task["row"]) % tile["run_count"]
-                planes = k + turn * ((call["k_count"] + turns - 1) // turns)
+                share = packing.choose((call["k_count"] + turns - 1) // turns, 0)  # in place every turn asks for all
+                planes = k + turn * share
                 call["asks"] = x + (tile.pointer("runs") + run * INDEX.bytes).load() + planes * fixed["x_channel"]
                 rows = Record(fixed.pointer("rows") + number * size(ROWS), ROWS)
                 call["weights"] = fixed.pointer("weights") + rows["weights"] + k * rows["channels"] * kind.itemsize
