@@ -45,10 +45,11 @@ TILE_CYCLES, SUM_CYCLES = 60, 4
 CHANNEL_CYCLES = 8
 #: Cycles to copy a vector of inputs (Zen 5, November 2026).
 PACK_CYCLES = 6
-#: Cycles that a vector of inputs takes more from where it lies than from a panel, for each further tile of channels.
-#: In place and from panels, us: 672 -> 112 channels at 32x32 706, 841; 256 -> 64 at 56x56 478, 545; 960 -> 160 at 7x7
-#: 90, 116; 512 -> 512 at 14x14 (18 tiles) 501, 504; 128 -> 512 at 28x28 1.02 to 1.1 (Zen 4, November 2026).
-PLACE_CYCLES = 0.5
+#: Cycles that a vector of inputs takes more from where it lies than from a panel, for each further tile of channels,
+#: and tiles of channels that read in place at most.  In place and from panels, us: 672 -> 112 channels at 32x32 706, 841;
+#: 256 -> 64 at 56x56 478, 545; but batch 8, 512 -> 128 at 28x28, 8 tiles, 4551, 4119; 64 -> 64 at 56x56, 5 tiles, 1286,
+#: 1139; 1024 -> 256 at 14x14, 16 tiles, 4751, 4425 (Zen 4, November 2026).
+PLACE_CYCLES, MOST_PLACED = 0.5, 4
 #: How much slower a choice may be that needs one kernel fewer.
 KERNEL_WORTH = 0.03
 #: Vectors of pixels in a tile at most.
@@ -88,7 +89,7 @@ def choose(channels, vectors, k_count, registers, multiplies, strided):
             down = parts(channels, count)
             if down[0] * across[0] * 4 < registers and count > math.ceil(channels / most):
                 break
-            for in_place in (False,) if strided else (True, False):
+            for in_place in (False,) if strided or len(down) > MOST_PLACED else (True, False):
                 cycles = _cycles(down, across, k_count, multiplies, in_place)
                 score = cycles * (1 + KERNEL_WORTH * len(set(down)) * len(set(across)))
                 if score < best_score:
