@@ -47,8 +47,8 @@ CHANNEL_CYCLES = 8
 PACK_CYCLES = 6
 #: Cycles that a vector of inputs takes more from where it lies than from a panel, for each further tile of channels,
 #: and tiles of channels that read in place at most.  In place and from panels, us: 672 -> 112 channels at 32x32 706,
-#: 841; 256 -> 64 at 56x56 478, 545; but batch 8, 512 -> 128 at 28x28, 8 tiles, 4551, 4119; 64 -> 64 at 56x56, 5 tiles, 1286,
-#: 1139; 1024 -> 256 at 14x14, 16 tiles, 4751, 4425 (Zen 4, November 2026).
+#: 841; 256 -> 64 at 56x56 478, 545; but batch 8, 512 -> 128 at 28x28, 8 tiles, 4551, 4119; 64 -> 64 at 56x56, 5 tiles,
+#: 1286, 1139; 1024 -> 256 at 14x14, 16 tiles, 4751, 4425 (Zen 4, November 2026).
 PLACE_CYCLES, MOST_PLACED = 0.5, 4
 #: How much slower a choice may be that needs one kernel fewer.
 KERNEL_WORTH = 0.03
