@@ -24,8 +24,9 @@ MOST_TAPS, MANY_REGISTERS, FEW_TAPS = 49, 32, 9
 #: 256 x 256, 320, 400, 416, 512, k = 3: 0.89, 0.77, 0.97, 1.09, 1.63 of the time of `wide_sweep`; with stride 2, 416,
 #: 512, 640: 0.81, 0.97, 1.05 (Zen 4, 2026-11).
 LONGEST_ROW = 1280
-#: Vectors of a strip at most, and how often a weight is used, in vectors and rows, before the next one is loaded.
-MOST_VECTORS, TIMES_USED = 8, 4
+#: Vectors of a strip at most, and from how many on a step completes one row: narrower ones two, so that a weight that is
+#: loaded is used for both (32 x 32, k = 5, one thread: 88 and 110 GFLOP/s; with four rows 14 x 14 lost a third).
+MOST_VECTORS, ONE_ROW = 8, 4
 #: Blocks that a problem should have so that threads can share it, and rows that a band then has at least.
 BLOCKS_WANTED, LEAST_ROWS = 16, 16
 
@@ -119,7 +120,7 @@ def _strips(g, lanes, registers):
         width = max(0, g.size[2] - first * lanes * g.stride[2])
         most = g.stride[2] * (end - first + 1)  # vectors of inputs that the strip may read to the right
         whole = min(most, width // lanes)
-        rows = 1 if end - first >= TIMES_USED else 2
+        rows = 1 if end - first >= ONE_ROW else 2
         kind = g.dtype, g.kernel[1:], g.stride[1:], _places(g), rows, end - first
         strip = Strip(*kind, first > 0, whole, whole < most and width > whole * lanes)
         found.append((first * lanes, min(end * lanes, g.out[2]) - first * lanes, strip))
