@@ -24,8 +24,8 @@ MOST_TAPS, MANY_REGISTERS, FEW_TAPS = 49, 32, 9
 #: 256 x 256, 320, 400, 416, 512, k = 3: 0.89, 0.77, 0.97, 1.09, 1.63 of the time of `wide_sweep`; with stride 2, 416,
 #: 512, 640: 0.81, 0.97, 1.05 (Zen 4, 2026-11).
 LONGEST_ROW = 1280
-#: Vectors of a strip at most, and from how many on a step completes one row: narrower ones two, so that a weight that is
-#: loaded is used for both (32 x 32, k = 5, one thread: 88 and 110 GFLOP/s; with four rows 14 x 14 lost a third).
+#: Vectors of a strip at most, and from how many on a step completes one row: narrower ones two, so that a weight that
+#: is loaded is used for both (32 x 32, k = 5, one thread: 88 and 110 GFLOP/s; 14 x 14, four rows: 1.4 times as long).
 MOST_VECTORS, ONE_ROW = 8, 4
 #: Blocks that a problem should have so that threads can share it, and rows that a band then has at least.
 BLOCKS_WANTED, LEAST_ROWS = 16, 16
