@@ -32,7 +32,7 @@ def test_many_inputs_come_into_the_second_level_where_the_first_is_small(
         ("mb1ic256ih28oc64kh13ph6", dense.DensePlan, 1),  # a copy is in that cache already
         ("mb1ic256ih28oc8kh1", product.ProductPlan, 2),  # in place
         ("mb1ic16ih32oc8kh1", product.ProductPlan, 2),  # in place, planes of 4 KiB
-        ("mb1ic256ih28oc48kh1", product.ProductPlan, 2),  # in place, several tiles of channels
+        ("mb1ic256ih28oc32kh1", product.ProductPlan, 2),  # in place, several tiles of channels
         ("mb1ic256ih28oc512kh1", product.ProductPlan, 1),  # panels
     ],
 )
