@@ -95,7 +95,7 @@ def sweep_specs(draw):
 @st.composite
 def rolling_specs(draw):
     """Kernels of a few rows over one input channel, in images and in every slice of volumes."""
-    kernel = draw(st.sampled_from(((2, 1), (3, 3), (3, 2), (2, 4), (5, 5), (4, 7), (7, 3))))
+    kernel = draw(st.sampled_from(((2, 1), (3, 3), (3, 2), (2, 4), (5, 5), (4, 7), (7, 3), (3, 15))))
     axes = _axes(draw, 2, {2: 1}, {2: 70}, (1, 1, 2), draw(st.sampled_from((0, 3, 9))))
     axes = [
         (max(1, size + dilation * (k - 1) - draw(st.integers(0, 4))), k, stride, dilation, pads)

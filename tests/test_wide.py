@@ -34,6 +34,7 @@ WAYS = [
     (depthwise(64, (113, 90), 3, padding=1, stride=2), wide_rolling.prepare),
     (depthwise(8, (4, 56, 56), (1, 3, 3), padding=(0, 1, 1)), wide_rolling.prepare),
     (depthwise(8, (4, 56, 56), 3, padding=1), wide._prepare_rows),
+    (depthwise(8, (56, 56), (16, 3), padding=(8, 1)), wide._prepare_rows),
     (depthwise(64, (1000,), 5, padding=2), wide_sweep.prepare),
     (depthwise(64, (1000,), 50), wide._prepare_rows),
     (ConvSpec(1, 1, 1, spatial=(1024, 1024), kernel=3, padding=1), wide_sweep.prepare),

@@ -19,6 +19,9 @@ MAX_STRIDE, SUMS_SHARE = 2, 0.65
 #: Taps at most, for the code holds several multiply-adds for each, and with how many registers; with fewer there is no
 #: room for the inputs of larger kernels (16 registers: 5 x 5 1.1 to 1.3, 7 x 7 up to 1.7 of `wide_kernel`'s time).
 MOST_TAPS, MANY_REGISTERS, FEW_TAPS = 49, 32, 9
+#: Output rows that a row of inputs meets at most: 9 x 5 taps 0.99, 8 x 6 1.09, 16 x 3 1.34 of `wide_kernel`'s time, but
+#: 3 x 15 0.87 (64 channels at 56 x 56; Zen 4, 2026-11).
+MOST_MET = 7
 #: Bytes from one row of inputs to the next, for each column of its stride, beyond which it is faster to go along rows
 #: than down: far apart they are on pages of their own, and fall on the same sets of the cache.  16 and 32 channels at
 #: 256 x 256, 320, 400, 416, 512, k = 3: 0.89, 0.77, 0.97, 1.09, 1.63 of the time of `wide_sweep`; with stride 2, 416,
@@ -102,8 +105,8 @@ def suits(geometry, lanes, registers):
     near = near and (g.out[2] - 1) // lanes * lanes * g.stride[2] <= g.size[2]  # strips begin in the image
     short = g.size[2] * g.itemsize * g.dilation[1] <= LONGEST_ROW * g.stride[2]
     most = MOST_TAPS if registers >= MANY_REGISTERS else FEW_TAPS
-    small = max(g.stride[1], 2) <= g.kernel[1] and math.prod(g.kernel) <= most and 2 * g.out[2] >= lanes
-    return near and short and small and _most_vectors(g, registers) > 0
+    small = math.prod(g.kernel) <= most and _waiting(g.kernel[1:], g.stride[1:]) < MOST_MET
+    return near and short and small and max(g.stride[1], 2) <= g.kernel[1] and 2 * g.out[2] >= lanes
 
 
 def _most_vectors(g, registers):

@@ -54,8 +54,8 @@ SPARE_REGISTERS = 3
 FEW_TAPS = 3
 #: Cycles of a multiply-add here, with what it loads, and to transpose one element; what costs more where a row's sums
 #: come in pieces; and of a multiply-add in the other kernels, and of a row of inputs or outputs there, without and with
-#: strides. Fitted to 80 shapes of 7 x 7 to 32 x 32 with kernels of 3 to 13: the choices lose 1.2 % in geometric mean,
-#: 23 % at most (12 x 12, k = 3; Zen 4, 2026-11).
+#: strides. Fitted to 80 shapes of 7 x 7 to 32 x 32 with kernels of 3 to 13: the choices lose 0.7 % in geometric mean,
+#: 22 % at most (28 x 28, k = 5, stride 2; Zen 4, 2026-11).
 JOINED_CYCLES, TRANSPOSE_CYCLES, PIECES_CYCLES = 0.57, 0.45, 1.3
 OTHER_CYCLES, ROW_CYCLES, STRIDED_ROW_CYCLES = 0.64, 4, 8
 
