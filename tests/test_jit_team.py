@@ -115,14 +115,16 @@ def test_workers_and_team_take_turns():
 
 
 def test_a_team_whose_member_did_not_compute_has_no_jobs_for_a_while():
-    """A task that sleeps stands for a thread that another one keeps from its processor."""
+    """A member whose tasks sleep long stands for a thread that another one keeps from its processor."""
     code = """
     from convbench.engines.jit.compile import address
     from convbench.engines.jit.vector import Code
 
     def write(module):
         code = Code(module, "nap", parallel.target(), "pii")
-        code.external("usleep", [code.int32(5000)])
+        code.external("usleep", [code.int32(1000)])
+        with code.when(code.arguments[2].compare("!=", 0)):
+            code.external("usleep", [code.int32(20000)])
         code.finish()
 
     def held_after_a_nap():

@@ -32,12 +32,23 @@ PAUSE_HARD = 2
 
 #: Of a region's time a member computes at least so many percent, or it shares its processor with a third library's
 #: spinning thread.  The workers do better then, and no region is tried again for a while.
-FREE_PERCENT, HOLD_NANOSECONDS = 75, 100_000_000
+FREE_PERCENT = 75
+#: How long, in times that the main thread had work in that region: at first and at most, twice as long as the last time
+#: each time, and less by one in `FORGETFUL` after every other region; in nanoseconds at most.  A thread of another
+#: library gets a processor back for 3 ms every now and then, which a short region meets by chance and a long one often;
+#: one that stays meets each.  64 -> 64 channels at 32x32, 1x1, in turn with PyTorch, ONNX Runtime and OpenVINO: one
+#: region in 250 took 2 ms, and a third of the calls were held up by 100 ms each (Zen 4, November 2026).
+LEAST_HOLD, MOST_HOLD, FORGETFUL, HOLD_NANOSECONDS = 32, 1024, 32, 128_000_000
+#: For so many nanoseconds who was seen to spin is taken to do so still: each look takes two times of 1.1 us.
+FRESH_NANOSECONDS = 50_000
 
 # The words of the team, in bytes: GOMP_parallel, or 0 where there is no team, what a member does, how many members a
 # region gets, the numbers in the system of the main thread and of another member; whether there is a job, and how many
-# members have come; the time until which jobs are not the team's.
-REGION, MEMBER, MOST, MAIN, OTHER, HAS_JOB, COUNT, HOLD = (8 * i for i in range(8))
+# members have come; the time until which jobs are not the team's, and how long that was, in regions; when the other
+# member was seen to spin, and its processor time then; of the last region when the last other member had come, and when
+# the main thread had nothing left to do.
+REGION, MEMBER, MOST, MAIN, OTHER, HAS_JOB, COUNT = (8 * i for i in range(7))
+HOLD, HELD, SEEN, COMPUTED, CAME, LEFT = (8 * i for i in range(7, 13))
 
 
 def find():
@@ -110,8 +121,11 @@ def take_part(code, words, work):
     with code.when(thread.compare("!=", (words + MAIN).load())):
         (words + OTHER).store(thread)
         number.store(add(words + COUNT, 1) + 1)
+        put(words + CAME, scheduling.now(code))
     with code.when(get(words + HAS_JOB).compare("!=", 0)):
         work(number.load())
+    with code.when(number.load().compare("==", 0)):
+        (words + LEFT).store(scheduling.now(code))
 
 
 def run(code, words):
@@ -122,12 +136,26 @@ def run(code, words):
     """
     put(words + COUNT, 0)
     put(words + HAS_JOB, 1)
-    begin, before = scheduling.now(code), _processor_time(code, words)
+    begin = scheduling.now(code)
+    put(words + CAME, begin)
     code.call((words + REGION).load_pointer(), [(words + MEMBER).load_pointer(), words, 0, 0])
     put(words + HAS_JOB, 0)
-    end, computed = scheduling.now(code), _processor_time(code, words) - before
-    with code.when((computed * 100).compare("<", (end - begin) * FREE_PERCENT)):
-        (words + HOLD).store(end + HOLD_NANOSECONDS)
+    end = scheduling.now(code)
+    lost = (get(words + CAME) - begin) + (end - (words + LEFT).load())
+    held = words + HELD
+    held.store((held.load() - held.load() // FORGETFUL).most(LEAST_HOLD))
+    with code.when((lost * 100).compare(">", (end - begin) * (100 - FREE_PERCENT))):
+        _hold_if_shared(code, words, begin, end)
+
+
+def _hold_if_shared(code, words, begin, end):
+    """Keep jobs from the team for a while if the other member has not computed since it was seen to spin."""
+    computed = _processor_time(code, words) - (words + COMPUTED).load()
+    with code.when((computed * 100).compare("<", (end - (words + SEEN).load()) * FREE_PERCENT)):
+        work, held = (words + LEFT).load() - begin, words + HELD
+        (words + HOLD).store(end + (work * held.load()).least(HOLD_NANOSECONDS))
+        held.store((held.load() * 2).least(MOST_HOLD))
+        (words + SEEN).store(0)
 
 
 def takes(code, words, threads):
@@ -143,9 +171,12 @@ def takes(code, words, threads):
     with code.when((words + REGION).load().compare("!=", 0)), code.when(_is_main(code, words)):
         members = code.call((words + MOST).load_pointer(), [], result=True)
         fits = members.compare(">", 1) & members.compare("<=", threads) & (members * 2).compare(">=", threads)
-        allowed = scheduling.now(code).compare(">", (words + HOLD).load())
-        with code.when(fits & allowed), code.when(_spins(code, words)):
-            found.store(1)
+        now = scheduling.now(code)
+        with code.when(fits & now.compare(">", (words + HOLD).load())):
+            found.store((now - (words + SEEN).load()).compare("<", FRESH_NANOSECONDS).choose(1, 0))
+            with code.when(found.load().compare("==", 0)), code.when(_spins(code, words)):
+                (words + SEEN).store(scheduling.now(code))
+                found.store(1)
     return found.load()
 
 
@@ -156,7 +187,9 @@ def _is_main(code, words):
 def _spins(code, words):
     """Whether the other member computes, though there is no region: its processor time goes on."""
     before = _processor_time(code, words)
-    return (words + OTHER).load().compare("!=", 0) & _processor_time(code, words).compare(">", before)
+    after = _processor_time(code, words)
+    (words + COMPUTED).store(after)
+    return (words + OTHER).load().compare("!=", 0) & after.compare(">", before)
 
 
 def _processor_time(code, words):
