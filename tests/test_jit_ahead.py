@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,32 @@ def test_products_are_cut_into_as_many_tasks_for_each_thread(monkeypatch):
     spec = ConvSpec.parse("mb1ic64ih32oc64kh1")
     plan = product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))
     assert len(plan._tasks) % 2 == 0, str(spec)
+
+
+@pytest.mark.parametrize(("inputs", "filters"), [(96, 8), (96, 40), (96, 200), (130, 8), (130, 200)])
+def test_products_in_place_ask_for_all_of_the_next_tiles_inputs(inputs, filters):
+    """Each turn of channels asks for a part of the planes, and some tiles of pixels together for a run of each."""
+    spec = ConvSpec.parse(f"mb1ic{inputs}ih24oc{filters}kh1")
+    plan = product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert plan._in_place, str(spec)
+    plane, vector, turns = 24 * 24 * 4, plan._target.vector_bytes, len(plan._cut.channels)
+    column = {name: plan._tiles[:, number] for number, name in enumerate(product.kernels.TILE)}
+    planes = math.ceil(inputs / plan._run_tiles)
+
+    def asked(tile):
+        vectors = int(column["vectors"][tile])
+        lines, each = plan._lines(vectors), plan._each(vectors)
+        run = plan._runs[(column["runs"][tile] - plan._runs.ctypes.data) // 8]
+        for turn in range(turns):
+            begin = turn * column["turn_planes"][tile]
+            begin = begin if begin < planes else 0
+            for k in range(inputs):
+                ask = k % (lines // each) * each
+                place = run + (begin + k // (lines // each)) * plane
+                yield from (place + (ask + line) * vector + vector - 1 for line in range(each))
+
+    for first in range(0, len(plan._tiles) - 2 * plan._run_tiles, plan._run_tiles):
+        asks = set().union(*(asked(tile) for tile in range(first, first + plan._run_tiles)))
+        begin = column["x"][first + plan._run_tiles]
+        needed = range(begin, begin + plan._run_tiles * int(column["vectors"][first]) * vector, vector)
+        assert {at + k * plane + vector - 1 for at in needed for k in range(inputs)} <= asks, str(spec)

@@ -38,18 +38,23 @@ SPARE_REGISTERS = 2
 #: channels at 14x14: tiles of 5 x 5 in blocks of 51 k 150, of 9 x 3 in 85 and of 14 x 2 in 128 about 185 GFLOP/s;
 #: Cascade Lake, November 2026.)
 ROUND_INSTRUCTIONS = 4
-TILE_CYCLES, SUM_CYCLES = 60, 4
+TILE_CYCLES, SUM_CYCLES = 60, 6
 #: Cycles that each channel of a tile takes: its sums go to a page of its own.  16 -> 96 channels at 128x128, tiles of
 #: 24 x 1 657, 12 x 2 628, 8 x 3 562, 6 x 4 546 us, caches cold 761 to 578; 64 -> 256 at 56x56, 16 x 1 526, 4 x 4 494
-#: (Zen 4, November 2026).
-CHANNEL_CYCLES = 8
+#: (Zen 4, November 2026).  This one, `SUM_CYCLES` and `PLACE_CYCLES` are a fit to 46 layers (docs/kernels.md).
+CHANNEL_CYCLES = 10
 #: Cycles to copy a vector of inputs (Zen 5, November 2026).
 PACK_CYCLES = 6
-#: Cycles that a vector of inputs takes more from where it lies than from a panel, for each further tile of channels,
-#: and tiles of channels that read in place at most.  In place and from panels, us: 672 -> 112 channels at 32x32 706,
-#: 841; 256 -> 64 at 56x56 478, 545; but batch 8, 512 -> 128 at 28x28, 8 tiles, 4551, 4119; 64 -> 64 at 56x56, 5 tiles,
-#: 1286, 1139; 1024 -> 256 at 14x14, 16 tiles, 4751, 4425 (Zen 4, November 2026).
-PLACE_CYCLES, MOST_PLACED = 0.5, 4
+#: Cycles that a vector of inputs takes more from where it lies than from a panel, for each further tile of channels.
+#: In place and from panels, us: 320 -> 320 channels at 64x64, tiles of 6 x 4, 4014, 4318; 64 -> 128 at 112x112, batch
+#: 2, tiles of 4 x 4, 2445, 2246 (Zen 4, November 2026).
+PLACE_CYCLES = 0.4
+#: Tiles of pixels whose inputs, read in place, are asked for together where one or two tiles of channels read them, for
+#: memory likes long runs of a plane.  Caches cold, 256 -> 16 channels at 56x56, one tile 308, two 149, four 140 us; hot
+#: 69, 73, 73, and 512 -> 12 at 64x64 113, 113, 115 (Zen 5, November 2026; more in docs/kernels.md).  More tiles of
+#: channels ask for a part each, and one tile of pixels is enough: 64 -> 256 at 56x56, batch 8, 1 4236, 2 4490, 4 4702
+#: us (Zen 4).
+RUN_TILES, FEW_TILES = 2, 2
 #: How much slower a choice may be that needs one kernel fewer.
 KERNEL_WORTH = 0.03
 #: Vectors of pixels in a tile at most.
@@ -89,7 +94,7 @@ def choose(channels, vectors, k_count, registers, multiplies, strided):
             down = parts(channels, count)
             if down[0] * across[0] * 4 < registers and count > math.ceil(channels / most):
                 break
-            for in_place in (False,) if strided or len(down) > MOST_PLACED else (True, False):
+            for in_place in (False,) if strided else (True, False):
                 cycles = _cycles(down, across, k_count, multiplies, in_place)
                 score = cycles * (1 + KERNEL_WORTH * len(set(down)) * len(set(across)))
                 if score < best_score:
@@ -152,6 +157,7 @@ class ProductPlan(Framed):
             self._outputs, vectors, self._inputs, self._target.registers, self._target.multiplies, self._strided
         )
         self._in_place = self._cut.in_place
+        self._run_tiles = RUN_TILES if self._in_place and len(self._cut.channels) <= FEW_TILES else 1
         panel = block(max(self._cut.vectors), self._target.vector_bytes)
         self._k_block = self._inputs if self._in_place else min(self._inputs, panel)
         self._pack(np.asarray(weight, spec.dtype), bias)
@@ -232,14 +238,32 @@ class ProductPlan(Framed):
         neighbours ask for the next ones' together, each for a share of the planes.
         """
         tiles, x = np.arange(len(begins) - 1), self._segments[:, 0]
-        following, counts = tiles + 1, np.append(np.diff(begins), 1)
+        following, counts, turn_planes = tiles + 1, np.append(np.diff(begins), 1), 0
         self._runs = x.copy()
         if self._in_place:
-            together = kernels.RUN_TILES
+            together = self._run_tiles
             following = np.minimum((tiles // together + 1) * together, len(tiles))
             share = tiles % together * math.ceil(self._inputs / together) * self._plane * self._itemsize
             self._runs, following = x[following] + share, tiles
-        return {"runs": self._runs.ctypes.data + 8 * begins[following], "run_count": counts[following]}
+            rounds = [self._lines(vectors) // self._each(vectors) for vectors in self._cut.vectors]
+            turn_planes = np.maximum(self._inputs // np.array(rounds), 1)
+        return {
+            "runs": self._runs.ctypes.data + 8 * begins[following],
+            "run_count": counts[following],
+            "turn_planes": turn_planes,
+        }
+
+    def _lines(self, vectors):
+        """Cache lines of a plane that tiles of so many vectors ask for."""
+        if self._in_place:
+            return self._run_tiles * vectors
+        return self._spec.stride[-1] if self._strided else vectors  # of which a vector of outputs reads so many, or one
+
+    def _each(self, vectors):
+        """How many of those in a round, as few as can be with so many tiles of channels."""
+        lines, turns = self._lines(vectors), len(self._cut.channels)
+        least = math.ceil(vectors / turns) if self._in_place else 1
+        return next(each for each in range(least, lines + 1) if lines % each == 0)
 
     def _row_table(self):
         """A record for each (group, tile of channels)."""
@@ -286,17 +310,16 @@ class ProductPlan(Framed):
         """Addresses of the kernels, [channels][vectors]."""
         dtype, across = self._spec.dtype, np.unique(self._cut.vectors)
         asks = are_far(self._weights.nbytes)
-        stride = self._spec.stride[-1] if self._strided else 0  # a vector of outputs reads so many lines, or one
         tiles = [
-            kernels.Tile(int(rows), int(v), dtype, self._in_place, asks, stride or int(v), self._input_level(int(v)))
-            for rows in np.unique(self._cut.channels)
-            for v in across
+            kernels.Tile(rows, v, dtype, self._in_place, asks, self._lines(v), self._each(v), self._input_level(v))
+            for rows in np.unique(self._cut.channels).tolist()
+            for v in across.tolist()
         ]
         return np.array([kernels.kernel_address(tile, self._target) for tile in tiles], np.int64)
 
     def _input_level(self, vectors):
         """The cache that the next tiles' inputs are asked into; panels' neighbours are few at a time."""
-        lines = self._inputs * vectors * kernels.RUN_TILES
+        lines = self._inputs * vectors * self._run_tiles
         same_sets = self._plane * self._itemsize % CONFLICT_BYTES == 0
         return inputs_level(lines * LINE_BYTES, same_sets) if self._in_place else 1
 
@@ -318,6 +341,7 @@ class ProductPlan(Framed):
             "k_count": self._inputs,
             "k_block": self._k_block,
             "in_place": int(self._in_place),
+            "asked_planes": math.ceil(self._inputs / self._run_tiles),
             "x_channel": self._plane * item,
             "out_channel": self._pixels * item,
         }

@@ -23,13 +23,14 @@ from .transpose import SHUFFLED_STRIDE, deinterleaved
 from .vector import INDEX, Code
 
 FRAME = slots(
-    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place scratch scratch_bytes",
+    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place asked_planes"
+    " scratch scratch_bytes",
     FRAME_HEAD,
 )
 #: Pixels of a tile: where they begin in the input and the output (bytes), where its segments are and how many,
 #: elements in the last vector, vectors, column of the kernel table, where the table of runs is that it asks for (bytes
-#: from the image), and how many.
-TILE = slots("x out segments count rest vectors kind runs run_count")
+#: from the image), how many, and, in place, planes of them that a turn of channels asks for.
+TILE = slots("x out segments count rest vectors kind runs run_count turn_planes")
 #: Neighbouring outputs of one row, at most a vector of them: their first input (bytes from the image), where they go
 #: in a round of the panel (bytes), how many there are.
 SEGMENT = slots("x panel count")
@@ -48,10 +49,6 @@ PACK = slots("x segments count k_count panel vectors rest")
 PACKED_PLANES = 16
 #: Planes ahead of the one being copied that are asked for.
 PLANES_AHEAD = 8
-#: Tiles of pixels whose inputs, read in place, are asked for together, for memory likes long runs of a plane.
-#: Caches cold, 256 -> 16 channels at 56x56, one tile 308, two 149, four 140 us; hot 69, 73, 73, and 512 -> 12 at 64x64
-#: 113, 113, 115 (Zen 5, November 2026; more in docs/kernels.md).
-RUN_TILES = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +65,8 @@ class Tile:
         Whether weights are asked for ahead.
     lines : int
         Cache lines of each plane by which the inputs of later tiles are asked for.
+    each : int
+        How many of them in a round; a divisor.
     level : int
         The cache that they are asked into.
     """
@@ -78,6 +77,7 @@ class Tile:
     in_place: bool
     asks: bool
     lines: int
+    each: int
     level: int
 
 
@@ -117,11 +117,11 @@ def write_kernel(module, tile, target):
             yield from (here + vector_bytes * v if v else here for v in range(tile.vectors))
 
     def ask_inputs(k):
-        """In place a round asks for a tile's lines of a plane, before the next plane's; otherwise for one line."""
-        rounds, each = (RUN_TILES, tile.lines) if tile.in_place else (tile.lines, 1)
-        for line in range(each):
+        """All of a plane's lines before the next plane's."""
+        rounds = tile.lines // tile.each
+        for line in range(tile.each):
             # The line of a vector's last byte: that of its first was asked for with the vector before.
-            place = (k % rounds * each + line) * kind.bytes + (kind.bytes - 1)
+            place = (k % rounds * tile.each + line) * kind.bytes + (kind.bytes - 1)
             code.prefetch(call.pointer("asks") + k // rounds * frame["x_channel"] + place, cache=tile.level)
 
     def multiply(k, panel, weights, *sums):
@@ -249,8 +249,9 @@ def write_task(module, dtype, target):
 
             def over_rows(number):
                 turn, run = (number - task["row"]) // tile["run_count"], (number - task["row"]) % tile["run_count"]
-                share = packing.choose((call["k_count"] + turns - 1) // turns, 0)  # in place every turn asks for all
-                planes = k + turn * share
+                share = packing.choose((call["k_count"] + turns - 1) // turns, tile["turn_planes"])
+                begin = turn * share
+                planes = k + begin.compare("<", fixed["asked_planes"]).choose(begin, 0)
                 call["asks"] = x + (tile.pointer("runs") + run * INDEX.bytes).load() + planes * fixed["x_channel"]
                 rows = Record(fixed.pointer("rows") + number * size(ROWS), ROWS)
                 call["weights"] = fixed.pointer("weights") + rows["weights"] + k * rows["channels"] * kind.itemsize
