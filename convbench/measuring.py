@@ -19,7 +19,7 @@ from convbench.timing import Timing, fastest, within_limit
 NEAR = 3.0  # candidates within this many times the best prediction, and all their variants, have their turn first
 LEAN_NEAR = 1.25  # candidates within this many times the best prediction are about as fast ...
 LEAN_BYTES = 2 << 20  # ... and lean with so many bytes of workspace less, and half of it at most
-LEAN_MEASURED = 1.1  # the same of those that were timed
+LEAN_MEASURED = 1.25  # the same of those that were timed
 VARIANT_FASTER = 1.01  # another variant of an engine is taken for faster than its model's from here on
 UNTRIED_FASTER = 1.25  # who was not timed is taken for faster if it is by more than this, by prediction
 HOPELESS = 20.0  # a candidate predicted this many times slower than the best is not timed ...
@@ -136,7 +136,7 @@ class Case:
         Calls are timed in a row, so caches hold what, in a program, other layers drive out of them.  32 -> 96 channels
         at 28x28, 5x5: `fft` with 13.4 MB of workspace 102 us in a row and 420 in turn with other libraries' calls,
         `winograd8` with 4.3 MB 94 and 190 (Zen 5, 2026-11); 1 -> 64 channels at 128x128, 9x9: `fft` with 4.4 MB 0.94 ms
-        and 1.64, `direct` with 2.0 MB 0.89 and 1.00 (Zen 4).
+        and 1.64, `direct` with 2.0 MB 0.89 and 1.00; another day 0.63 and 1.2, 0.77 and 1.0 (Zen 4).
         """
         first = fastest(measured, incumbent)
         much, limit = self.candidates[first].workspace_bytes, LEAN_MEASURED * measured[first].median
@@ -181,13 +181,17 @@ def measure(case: Case) -> bool:
     untimed = case.untimed()
     if not untimed:
         return False
-    timings, lacking = time_engines(case.spec, untimed, settings.get_tuning_seconds(), case.weight)
+    limit = NEAR * min(case.candidates[name].predicted for name in case.ways)
+    near = sum(case.candidates[way.name].predicted <= limit for way in untimed)
+    timings, lacking = time_engines(case.spec, untimed, settings.get_tuning_seconds(), case.weight, early=near)
     case.add(timings, lacking)
     return bool(timings)
 
 
-def time_engines(spec: ConvSpec, engines, seconds: float, weight=None) -> tuple[dict[Way, Timing], list[Way]]:
-    """Time engines on sample data, or a given weight, interleaved, within a time limit.
+def time_engines(
+    spec: ConvSpec, engines, seconds: float, weight=None, **options
+) -> tuple[dict[Way, Timing], list[Way]]:
+    """Time engines on sample data, or a given weight, interleaved, within a time limit, as `within_limit` does.
 
     Returns
     -------
@@ -204,7 +208,7 @@ def time_engines(spec: ConvSpec, engines, seconds: float, weight=None) -> tuple[
         return partial(plan, x, empty(spec.output_shape, spec.dtype))
 
     makers = {(engine.name, engine.variant): partial(call_of, engine) for engine in engines}
-    return within_limit(makers, seconds)
+    return within_limit(makers, seconds, **options)
 
 
 def with_record(candidates, record, engines, ways):

@@ -17,6 +17,10 @@ QUIET_SHARE = 0.2  # ... where idle is less than this share of one processor
 TURN_SECONDS = 0.01
 SAMPLES_PER_TURN = 20
 SURE_SAMPLES, SURE_SECONDS = 3, 0.1  # a turn of slow calls goes on for so many, if not for longer than this
+#: Of the time within which calls are made and timed, less promising ones are begun in so much only: what is left gives
+#: those near the best turns at other times, for a neighbour may take half of the machine for some of them.  (16 -> 96
+#: channels at 128x128: the plan of `toeplitz` took 0.6 s of one, and the others had one turn of 10 ms; Zen 4, 2026-11.)
+MAKING_SHARE = 0.6
 MIN_SAMPLE_SECONDS = 50e-6  # shorter calls are repeated within one sample: the clock resolves ~50 ns
 KEPT_SAMPLES = 20  # of one timing in a report: enough for a test and an interval of the median
 CLEARLY_FASTER = 1.05  # a rival replaces the incumbent only past this, and with separated quartiles
@@ -113,6 +117,7 @@ def samples_within_limit(
     seconds: float,
     *,
     drop_beyond: float = 3.0,
+    early: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
     rest: Callable[[float], None] | None = None,
 ) -> tuple[dict[str, list[float]], list[str]]:
@@ -129,8 +134,11 @@ def samples_within_limit(
         Each returns the call to time.
     seconds : float
         The time limit: making, rests, untimed and timed calls.
+    early : int, optional
+        So many are promising: the others are made after those have had `MIN_ROUNDS` turns, and while it is early.
     drop_beyond, clock, rest
-        As for `interleaved_samples`; by default a rest ends as soon as the process is idle.
+        As for `interleaved_samples`, but after later rounds its root counts, of the least times; by default a rest
+        ends as soon as the process is idle.
 
     Returns
     -------
@@ -140,11 +148,25 @@ def samples_within_limit(
         Those that ran out of memory.
     """
     rest = rest or settle
-    end = clock() + seconds
+    begin = clock()
+    end, made_by = begin + seconds, begin + MAKING_SHARE * seconds
     pause = SETTLE_SECONDS if len(makers) > 1 else 0.0
     calls, samples, lacking = {}, {}, []
-    for name, make in makers.items():
-        if samples and clock() + pause >= end:
+
+    def more_rounds(live, most):
+        while live and most > 0 and clock() + pause < end:
+            for name in live:
+                if clock() + pause >= end:
+                    break
+                rest(pause)
+                samples[name] += _turn(calls[name], clock, end)[1]
+            live = _not_far_behind({name: samples[name] for name in live}, drop_beyond**0.5)
+            most -= 1
+
+    for number, (name, make) in enumerate(makers.items()):
+        if number == early:
+            more_rounds(_near_the_best(samples, drop_beyond), MIN_ROUNDS - 1)
+        if samples and (clock() + pause >= end or (number >= early and clock() >= made_by)):
             break
         try:
             call = make()
@@ -158,13 +180,7 @@ def samples_within_limit(
             continue
         if taken or not samples:
             calls[name], samples[name] = call, taken or [once]
-    live = _near_the_best(samples, drop_beyond)
-    while live and clock() + pause < end:
-        for name in live:
-            if clock() + pause >= end:
-                break
-            rest(pause)
-            samples[name] += _turn(calls[name], clock, end)[1]
+    more_rounds(_near_the_best(samples, drop_beyond), math.inf)
     return samples, lacking
 
 
@@ -185,6 +201,12 @@ def _near_the_best(samples, drop_beyond):
     """Names whose median is at most `drop_beyond` times the least."""
     medians = {name: summarise(values).median for name, values in samples.items()}
     return [name for name in medians if medians[name] <= drop_beyond * min(medians.values())]
+
+
+def _not_far_behind(samples, beyond):
+    """Names whose least sample is at most so many times the least of all."""
+    least = {name: min(values) for name, values in samples.items()}
+    return [name for name in least if least[name] <= beyond * min(least.values())]
 
 
 def _turn(call, clock, end=math.inf):

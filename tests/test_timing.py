@@ -133,7 +133,7 @@ def test_slow_calls_get_the_fewest_turns_beyond_the_limit(clock):
 # Within a limit.
 
 
-def _within(clock, calls, seconds, making=0.0):
+def _within(clock, calls, seconds, making=0.0, **options):
     """`within_limit` on the fake clock, where making a call takes `making` seconds."""
 
     def made(name):
@@ -144,7 +144,7 @@ def _within(clock, calls, seconds, making=0.0):
     def rest(pause):
         clock.now += pause
 
-    return within_limit({name: partial(made, name) for name in calls}, seconds, clock=clock, rest=rest)
+    return within_limit({name: partial(made, name) for name in calls}, seconds, clock=clock, rest=rest, **options)
 
 
 @pytest.mark.parametrize("making", [0.0, 0.03, 0.4])
@@ -170,6 +170,24 @@ def test_within_a_long_limit_all_get_as_many_turns(clock):
 def test_each_is_made_just_before_its_turn(clock):
     _within(clock, {"a": clock.call("a", 0.02), "b": clock.call("b", 0.02)}, 0.3)
     assert clock.log[:7] == ["make a", *"aaaa", "make b", "b"]
+
+
+def test_the_promising_have_their_turns_before_others_are_made(clock):
+    _within(clock, {name: clock.call(name, 0.02) for name in "abc"}, 3.0, early=2)
+    turn = 1 + timing.SURE_SAMPLES
+    before = ["make a", *"a" * turn, "make b", *"b" * turn, *("a" * turn + "b" * turn) * (timing.MIN_ROUNDS - 1)]
+    assert clock.log[: len(before) + 1] == [*before, "make c"]
+
+
+def test_less_promising_ones_are_made_while_it_is_early(clock):
+    found, _ = _within(clock, {name: clock.call(name, 0.02) for name in "abcdef"}, 3.0, making=0.3, early=2)
+    assert list(found) == ["a", "b", "c"]
+    assert found["a"].samples > found["c"].samples > 0
+
+
+def test_who_was_never_near_the_best_has_no_more_turns(clock):
+    found, _ = _within(clock, {"best": clock.call("best", 0.02), "behind": clock.call("behind", 0.04)}, 5.0)
+    assert found["behind"].samples <= 2 * timing.SURE_SAMPLES < found["best"].samples
 
 
 @pytest.mark.parametrize(("once", "samples"), [(0.012, 3), (0.02, 3), (0.04, 2), (0.06, 1), (0.2, 1)])
