@@ -12,7 +12,7 @@ import convbench
 from convbench import settings
 from convbench.engines.direct import Direct
 from convbench.engines.jit import compile as compiler
-from convbench.engines.jit import parallel, pool_code, waking
+from convbench.engines.jit import parallel, pool_code, scheduling, waking
 from convbench.engines.jit.target import target
 from convbench.engines.jit.vector import Code
 
@@ -50,6 +50,46 @@ def note(usual, taken):
     function = compiler.address("note", (), target(), write_note)
     ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(function)(word.ctypes.data, taken)
     return int(word[0])
+
+
+def write_learn(module):
+    code = Code(module, "learn", target(), "pii")
+    patience, late, lost = code.arguments
+    waking.learn_patience(patience, late.compare("!=", 0), lost.compare("!=", 0), CLOSE)
+    code.finish()
+
+
+def learn(patience, *, late=False, lost=False):
+    """How long a worker watches the next time."""
+    word = np.array([patience], np.int64)
+    function = compiler.address("learn", (), target(), write_learn)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(function)(word.ctypes.data, late, lost)
+    return int(word[0])
+
+
+def write_lost(module):
+    code = Code(module, "lost", target(), "p")
+    code.arguments[0].store(scheduling.times_lost(code))
+    code.finish()
+
+
+def test_a_worker_that_lost_its_core_does_not_watch():
+    assert learn(CLOSE, lost=True) == learn(CLOSE, late=True, lost=True) == 0
+
+
+def test_a_worker_watches_longer_every_time_also_when_it_came_late():
+    assert 0 < learn(0, late=True) < learn(0) < learn(10_000, late=True) < learn(10_000) < CLOSE
+    assert learn(CLOSE) == learn(CLOSE, late=True) == CLOSE
+
+
+@pytest.mark.skipif(not scheduling.knows_threads(), reason="threads are not told apart on this system")
+def test_losses_of_the_core_are_the_systems():
+    resource = pytest.importorskip("resource")
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiler.address("lost", (), target(), write_lost))
+    word = np.zeros(1, np.int64)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+    function(word.ctypes.data)
+    assert before <= word[0] <= resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,6 @@ from .vector import Code
 #: layers of a network, shorter than anyone would notice on a busy machine.  Waking a sleeper costs 8 to 20
 #: us: 256 x 256, k = 5 took 37 us with 50 us of watching and 20 us with 200 us or more (Zen 4, 2026-11).
 SPIN_NANOSECONDS = 200_000
-#: A worker that begins later than this after it was woken shares its core, and what a worker that comes in time may
-#: watch longer than before.
-LATE_NANOSECONDS, PATIENCE_STEP = 40_000, 2_000
 #: How long a worker that was summoned watches for the job, at least: longer than the Python between the two.
 SUMMONED_NANOSECONDS = 50_000
 #: How long a caller watches for the tasks of others before it gives up its processor, which they may need.
@@ -106,12 +103,12 @@ def _drain(code, pool, worker, limited=True):
     code.repeat(claim)
 
 
-def _watch(code, pool, time, patience, summons):
+def _watch(code, pool, time, patience, summons, known):
     """Spin until there is a task, at most `patience` nanoseconds; then sleep until there is one, a summons, or the end.
 
     Who spins beside another library's spinning threads uses up its share of the core, and is not let in when
-    there is work.  So a worker that was woken and came late is impatient: it sleeps at once next time, and watches
-    a little longer every time that it comes in time.
+    there is work.  So a worker that lost its core since it was woken the last time is impatient: it sleeps at once next
+    time, and watches a little longer every time that it is woken.
     """
     summoned = get(pool + SUMMONS)
     least = summoned.compare("!=", summons.load()).choose(SUMMONED_NANOSECONDS, 0)
@@ -140,9 +137,13 @@ def _watch(code, pool, time, patience, summons):
         code.repeat(idle)
         add(pool + SLEEPERS, -1)
         code.external("pthread_mutex_unlock", [pool + LOCK])
-        late = (scheduling.now(code, time) - (pool + WOKEN).load()).compare(">", LATE_NANOSECONDS)
-        longer = (patience.load() + PATIENCE_STEP).least(SPIN_NANOSECONDS)
-        patience.store(late.choose(0, longer))
+        late = (scheduling.now(code, time) - (pool + WOKEN).load()).compare(">", waking.LATE_NANOSECONDS)
+        lost = late
+        if scheduling.knows_threads():
+            losses = scheduling.times_lost(code)
+            lost = losses.compare("!=", known.load())
+            known.store(losses)
+        waking.learn_patience(patience, late, lost, SPIN_NANOSECONDS)
 
 
 def write_worker(module):
@@ -150,15 +151,16 @@ def write_worker(module):
     code = Code(module, "worker", target(), "p", result=True)
     (pool,) = code.arguments
     scheduling.come_soon(code)
-    time, patience, summons = code.stack(16), code.stack(8), code.stack(8)
+    time, patience, summons, known = code.stack(16), code.stack(8), code.stack(8), code.stack(8)
     patience.store(SPIN_NANOSECONDS)
+    known.store(0)
     summons.store(get(pool + SUMMONS))
     number = add(pool + THREADS, 1) + 1
     if scheduling.knows_threads():
         (pool + LINES + number * LINE_BYTES + THREAD).store(scheduling.thread_number(code))
 
     def live():
-        _watch(code, pool, time, patience, summons)
+        _watch(code, pool, time, patience, summons, known)
         _drain(code, pool, number)
         with code.when(get(pool + GUEST).compare("==", number)):  # of the caller's processor: leave it soon
             patience.store(0)

@@ -61,6 +61,8 @@ class Tile:
     dtype : str
     in_place : bool
         Whether inputs are read where they lie, `x_channel` bytes apart, instead of from a panel.
+    from_zero : bool
+        Whether sums begin at zero instead of where `start` points.
     asks : bool
         Whether weights are asked for ahead.
     lines : int
@@ -75,6 +77,7 @@ class Tile:
     vectors: int
     dtype: str
     in_place: bool
+    from_zero: bool
     asks: bool
     lines: int
     each: int
@@ -144,8 +147,11 @@ def write_kernel(module, tile, target):
     ends = list(places(call.pointer("out"), frame["out_channel"], kind.bytes))
     for place in ends:  # 64 -> 256 channels at 56x56, batch 8: 139 -> 149 GFLOP/s (Cascade Lake, November 2026)
         code.prefetch(place, write=True)
-    begins = places(call.pointer("start"), call["start_channel"], call["start_vector"])
-    sums = [place.load(kind, mask if number % tile.vectors == last else None) for number, place in enumerate(begins)]
+    if tile.from_zero:
+        sums = [code.zero(kind)] * len(ends)
+    else:
+        begins = places(call.pointer("start"), call["start_channel"], call["start_vector"])
+        sums = [at.load(kind, mask if number % tile.vectors == last else None) for number, at in enumerate(begins)]
     _, _, *sums = code.loop(call["k_count"], multiply, [call.pointer("panel"), call.pointer("weights"), *sums])
     for number, (place, total) in enumerate(zip(ends, sums, strict=True)):
         place.store(total, mask if number % tile.vectors == last else None)

@@ -11,6 +11,9 @@ PROCESSOR_SET_BYTES = 128
 SCHEDULING_CALLS = {"x86_64": (315, 314), "aarch64": (275, 274)}
 SCHEDULING_BYTES, SCHEDULING_TURN, TURN_NANOSECONDS = 48, 24, 100_000
 
+#: Linux's ``RUSAGE_THREAD``, bytes of a ``struct rusage``, and where ``ru_nivcsw`` stands.
+USAGE_OF_THREAD, USAGE_BYTES, USAGE_LOST = 1, 144, 136
+
 MONOTONIC_CLOCK = 6 if sys.platform == "darwin" else 1
 #: A clock of Linux that counts a thread's own processor time is -8 times the thread's number and this.
 THREAD_CLOCK = -2
@@ -83,6 +86,13 @@ def processor_time(code, thread, time):
     """Nanoseconds that the thread of that number has computed; `time` is scratch memory."""
     code.external("clock_gettime", [code.narrow(thread * -8 + THREAD_CLOCK), time])
     return time.load() * 1_000_000_000 + (time + 8).load()
+
+
+def times_lost(code):
+    """How often the calling thread lost its processor to another one while it computed."""
+    usage = code.stack(USAGE_BYTES)
+    code.external("getrusage", [code.int32(USAGE_OF_THREAD), usage])
+    return (usage + USAGE_LOST).load()
 
 
 def bring_here(code, thread):

@@ -2,7 +2,8 @@
 
 Waking the workers costs the caller some 10 us, and they come 15 us later, or much later beside another library's
 threads.  So a job notes how long it takes both ways, with others and alone, and goes the faster way.  But where
-such jobs follow each other closely they wake the workers for the next ones, if those stay awake.
+such jobs follow each other closely they wake the workers for the next ones, if those stay awake: how long they watch
+for a next job before they sleep, they learn, too.
 """
 
 #: A job that takes longer with others is not tried alone.
@@ -19,6 +20,9 @@ FORGETFUL = 128
 #: threads have their cores.  1025 samples, k = 256, in turn with ONNX Runtime, 16 us without this and 8 with it (Zen 4,
 #: 2026-11).
 HOLD_NANOSECONDS = 10_000_000
+#: A worker that begins later than this after it was woken is late; on some days an idle virtual processor takes 80 us
+#: to wake.  What a worker that comes in time, or late, watches longer than before, besides one part in so many.
+LATE_NANOSECONDS, PATIENCE_STEP, LATE_STEP, PATIENCE_GROWTH = 40_000, 2_000, 500, 8
 
 
 def is_worth_it(code, helped, alone, last, awake, now, close):
@@ -51,3 +55,13 @@ def note(code, usual, taken):
     before = usual.load()
     after = before + ((before * 2).least(taken) - before) // STEADY
     usual.store(before.compare("==", 0).choose(taken, after))
+
+
+def learn_patience(patience, late, lost, most):
+    """How long a worker that was woken watches for a job the next time, `most` nanoseconds at most.
+
+    Not at all if it `lost` its processor to another thread since it was woken the last time.
+    """
+    before = patience.load()
+    longer = before + before // PATIENCE_GROWTH + late.choose(LATE_STEP, PATIENCE_STEP)
+    patience.store(lost.choose(0, longer.least(most)))
