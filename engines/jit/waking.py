@@ -20,8 +20,9 @@ FORGETFUL = 128
 #: threads have their cores.  1025 samples, k = 256, in turn with ONNX Runtime, 16 us without this and 8 with it (Zen 4,
 #: 2026-11).
 HOLD_NANOSECONDS = 10_000_000
-#: A worker that begins later than this after it was woken is late; on some days an idle virtual processor takes 80 us
-#: to wake.  What a worker that comes in time, or late, watches longer than before, besides one part in so many.
+#: A worker that begins later than this after it was woken is late; an idle virtual processor may take 45 to 60 us to
+#: wake (Zen 4, 2026-11).  What a worker that comes in time, or late, watches longer than before, besides one part in so
+#: many.
 LATE_NANOSECONDS, PATIENCE_STEP, LATE_STEP, PATIENCE_GROWTH = 40_000, 2_000, 500, 8
 
 
