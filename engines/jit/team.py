@@ -45,10 +45,10 @@ FRESH_NANOSECONDS = 50_000
 # The words of the team, in bytes: GOMP_parallel, or 0 where there is no team, what a member does, how many members a
 # region gets, the numbers in the system of the main thread and of another member; whether there is a job, and how many
 # members have come; the time until which jobs are not the team's, and how long that was, in regions; when the other
-# member was seen to spin, and its processor time then; of the last region when the last other member had come, and when
-# the main thread had nothing left to do.
+# member was seen to spin, its number and its processor time then; of the last region when the last other member had
+# come, and when the main thread had nothing left to do.
 REGION, MEMBER, MOST, MAIN, OTHER, HAS_JOB, COUNT = (8 * i for i in range(7))
-HOLD, HELD, SEEN, COMPUTED, CAME, LEFT = (8 * i for i in range(7, 13))
+HOLD, HELD, SEEN, WATCHED, COMPUTED, CAME, LEFT = (8 * i for i in range(7, 14))
 
 
 def find():
@@ -150,7 +150,7 @@ def run(code, words):
 
 def _hold_if_shared(code, words, begin, end):
     """Keep jobs from the team for a while if the other member has not computed since it was seen to spin."""
-    computed = _processor_time(code, words) - (words + COMPUTED).load()
+    computed = _processor_time(code, (words + WATCHED).load()) - (words + COMPUTED).load()
     with code.when((computed * 100).compare("<", (end - (words + SEEN).load()) * FREE_PERCENT)):
         work, held = (words + LEFT).load() - begin, words + HELD
         (words + HOLD).store(end + (work * held.load()).least(HOLD_NANOSECONDS))
@@ -186,12 +186,13 @@ def _is_main(code, words):
 
 def _spins(code, words):
     """Whether the other member computes, though there is no region: its processor time goes on."""
-    before = _processor_time(code, words)
-    after = _processor_time(code, words)
+    thread = (words + OTHER).load()
+    before, after = _processor_time(code, thread), _processor_time(code, thread)
+    (words + WATCHED).store(thread)
     (words + COMPUTED).store(after)
-    return (words + OTHER).load().compare("!=", 0) & after.compare(">", before)
+    return thread.compare("!=", 0) & after.compare(">", before)
 
 
-def _processor_time(code, words):
-    """Nanoseconds that the other member has computed."""
-    return scheduling.processor_time(code, (words + OTHER).load(), code.stack(16))
+def _processor_time(code, thread):
+    """Nanoseconds that the thread of that number has computed."""
+    return scheduling.processor_time(code, thread, code.stack(16))
