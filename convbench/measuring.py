@@ -59,6 +59,10 @@ class Case:
         """What is known of those who take part and have been timed."""
         return {name: self.candidates[name].measured for name in self.ways if self.candidates[name].measured}
 
+    def is_near(self, name: str) -> bool:
+        """Whether an engine is predicted to take at most `NEAR` times as long as the best."""
+        return self.candidates[name].predicted <= NEAR * min(self.candidates[name].predicted for name in self.ways)
+
     def untimed(self) -> list[Engine]:
         """The variants that are worth a try and that no record has, the most promising first.
 
@@ -88,7 +92,7 @@ class Case:
             candidate = self.candidates[name]
             close = candidate.predicted <= LEAN_NEAR * best
             order = candidate.workspace_bytes if close else candidate.predicted
-            return candidate.predicted > NEAR * best, rank > 0, not close, order
+            return not self.is_near(name), rank > 0, not close, order
 
         return [way for *_, way in sorted(found, key=turn)]
 
@@ -181,8 +185,7 @@ def measure(case: Case) -> bool:
     untimed = case.untimed()
     if not untimed:
         return False
-    limit = NEAR * min(case.candidates[name].predicted for name in case.ways)
-    near = sum(case.candidates[way.name].predicted <= limit for way in untimed)
+    near = sum(case.is_near(way.name) for way in untimed)
     timings, lacking = time_engines(case.spec, untimed, settings.get_tuning_seconds(), case.weight, early=near)
     case.add(timings, lacking)
     return bool(timings)

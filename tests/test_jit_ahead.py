@@ -35,7 +35,8 @@ def test_many_inputs_come_into_the_second_level_where_the_first_is_small(
         ("mb1ic256ih28oc8kh1", product.ProductPlan, 2),  # in place
         ("mb1ic16ih32oc8kh1", product.ProductPlan, 2),  # in place, planes of 4 KiB
         ("mb1ic256ih28oc32kh1", product.ProductPlan, 2),  # in place, several tiles of channels
-        ("mb1ic256ih28oc512kh1", product.ProductPlan, 1),  # panels
+        ("mb1ic64ih28oc2048kh1", product.ProductPlan, 1),  # panels
+        ("mb1ic64ih56oc128oh28kh1sh2", product.ProductPlan, 2),  # panels, of parts of lines
     ],
 )
 def test_plans_ask_for_inputs_by_how_they_read_them(monkeypatch, text, family, level):
@@ -65,12 +66,16 @@ def test_products_are_cut_into_as_many_tasks_for_each_thread(monkeypatch):
     assert len(plan._tasks) % 2 == 0, str(spec)
 
 
-@pytest.mark.parametrize(("inputs", "filters"), [(96, 8), (96, 40), (96, 200), (130, 8), (130, 200)])
-def test_products_in_place_ask_for_all_of_the_next_tiles_inputs(inputs, filters):
+@pytest.mark.parametrize(("inputs", "filters"), [(96, 8), (96, 40), (96, 200), (130, 8), (130, 40), (130, 200)])
+def test_products_in_place_ask_for_all_of_the_next_tiles_inputs(monkeypatch, inputs, filters):
     """Each turn of channels asks for a part of the planes, and some tiles of pixels together for a run of each."""
+
+    def tiles_of_8_by_3(channels, vectors, *_):
+        return product.Cut((8,) * (channels // 8), tuple(product.parts(vectors, -(-vectors // 3))), True, 1e6)
+
+    monkeypatch.setattr(product, "choose", tiles_of_8_by_3)
     spec = ConvSpec.parse(f"mb1ic{inputs}ih24oc{filters}kh1")
-    plan = product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))
-    assert plan._in_place, str(spec)
+    plan = product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype), isa="baseline")
     plane, vector, turns = 24 * 24 * 4, plan._target.vector_bytes, len(plan._cut.channels)
     column = {name: plan._tiles[:, number] for number, name in enumerate(product.kernels.TILE)}
     planes = math.ceil(inputs / plan._run_tiles)
