@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from convbench import settings
 from convbench.engines.jit import ahead, dense, product
+from convbench.engines.jit import compile as compiler
+from convbench.engines.jit.target import target
 from convbench.spec import ConvSpec
 
 SMALL, LARGE = 32 << 10, 48 << 10
@@ -47,6 +50,41 @@ def test_plans_ask_for_inputs_by_how_they_read_them(monkeypatch, text, family, l
     spec = ConvSpec.parse(text)
     family(spec, np.ones(spec.weight_shape, spec.dtype))
     assert {tile.level for tile in tiles} == {level}, str(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "first_level", "soon"),
+    [
+        ("mb1ic256ih28oc8kh1", SMALL, True),
+        ("mb1ic256ih28oc8kh1", LARGE, False),  # they come into the first at once
+        ("mb1ic16ih32oc8kh1", SMALL, False),  # in fewer rounds than it is ahead
+        ("mb1ic256ih28oc64kh1", SMALL, False),  # several tiles of channels read them
+    ],
+)
+def test_products_in_place_ask_for_inputs_of_the_second_level_again(monkeypatch, text, first_level, soon):
+    monkeypatch.setattr(ahead, "cache_bytes", lambda level=2: first_level if level == 1 else 1 << 20)
+    monkeypatch.setattr(
+        product, "choose", lambda channels, vectors, *_: product.Cut((8,) * (channels // 8), (1,) * vectors, True, 1e6)
+    )
+    tiles, address = [], product.kernels.kernel_address
+    monkeypatch.setattr(
+        product.kernels, "kernel_address", lambda tile, target: tiles.append(tile) or address(tile, target)
+    )
+    spec = ConvSpec.parse(text)
+    product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert {tile.soon for tile in tiles} == {soon}, str(spec)
+
+
+def test_the_lines_of_a_round_are_asked_for_again():
+    """Of three vectors, which may reach into a fourth line: beside what is asked for far ahead."""
+    machine = target()
+    tile = product.kernels.Tile(8, 3, "float32", True, True, False, 6, 3, 2, False)
+    far, both = (
+        compiler.assembly(machine, lambda module, each=each: product.kernels.write_kernel(module, each, machine))
+        for each in (tile, dataclasses.replace(tile, soon=True))
+    )
+    asks = [sum("prefetch" in line or "prfm" in line for line in text.splitlines()) for text in (far, both)]
+    assert asks[1] - asks[0] == 4
 
 
 @pytest.mark.parametrize(("channels", "filters", "asks"), [(16, 64, {"outputs"}), (1024, 256, {"weights", "outputs"})])

@@ -47,6 +47,11 @@ PACK = slots("x segments count k_count panel vectors rest")
 #: remembers so many.  672 -> 48 channels at 96x96, stride 2: all of a block 572, 32 planes 511, 16 475 us (Zen 5,
 #: November 2026).
 PACKED_PLANES = 16
+#: Inputs that were asked into the second-level cache come into the first so many rounds before their use.  Without, a
+#: load across two lines waits for both; arrays of NumPy begin 16 bytes behind a line.  After PyTorch and OpenVINO had
+#: computed the same, us without, 8, 16 and 32 rounds: 1024 -> 16 channels at 56x56 1115, 712, 681, 642 (at a line 549,
+#: 543, 548), 512 -> 12 at 64x64 399, 334, 324, 419, 128 -> 12 at 256x256 2111, -, 1724, 2376 (Zen 4, November 2026).
+SOON_ROUNDS = 16
 #: Planes ahead of the one being copied that are asked for.
 PLANES_AHEAD = 8
 
@@ -71,6 +76,8 @@ class Tile:
         How many of them in a round; a divisor.
     level : int
         The cache that they are asked into.
+    soon : bool
+        Whether they are asked from there into the first-level cache before their use.
     """
 
     channels: int
@@ -82,6 +89,7 @@ class Tile:
     lines: int
     each: int
     level: int
+    soon: bool
 
 
 def kernel_address(tile, target):
@@ -127,8 +135,20 @@ def write_kernel(module, tile, target):
             place = (k % rounds * tile.each + line) * kind.bytes + (kind.bytes - 1)
             code.prefetch(call.pointer("asks") + k // rounds * frame["x_channel"] + place, cache=tile.level)
 
+    reach = tile.vectors * kind.bytes
+    inside = frame["x_channel"] * SOON_ROUNDS
+    beyond = inside - frame["x_channel"] * call["k_count"] + reach
+
+    def ask_soon(k, x):
+        """Of the same tile, and in the last rounds of the next one, which lies beside it."""
+        there = x + (k + SOON_ROUNDS).compare("<", call["k_count"]).choose(inside, beyond)
+        for at in (*range(0, reach, kind.bytes), reach - 1):
+            code.prefetch(there + at)
+
     def multiply(k, panel, weights, *sums):
         ask_inputs(k)
+        if tile.soon:
+            ask_soon(k, panel)
         if tile.in_place:
             masks = [*[None] * last, mask]
             inputs = [(panel + v * kind.bytes).load(kind, masks[v]) for v in range(tile.vectors)]
