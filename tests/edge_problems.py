@@ -56,6 +56,14 @@ def product_specs(draw):
 
 
 @st.composite
+def line_specs(draw):
+    """Pointwise, output planes of whole cache lines."""
+    axes = [(16 * draw(st.integers(1, 30)), 1, 1, 1, (0, 0))]
+    filters = draw(st.sampled_from((1, 3, 8, 13, 17, 29, 64)))
+    return _spec(draw, draw(st.sampled_from((1, 1, 2, 3))), draw(st.integers(1, 60)), filters, axes)
+
+
+@st.composite
 def row_specs(draw):
     """Few output channels: images, signals, channel multipliers."""
     ndim, groups = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2, 5)))

@@ -23,6 +23,7 @@ from edge_problems import (
     dense_specs,
     depthwise_specs,
     dilated_specs,
+    line_specs,
     plane_specs,
     product_specs,
     rolling_specs,
@@ -47,6 +48,7 @@ from convbench.engines.jit import (
     patches,
     patches_layout,
     product,
+    residence,
     separable,
     spectral,
     tile_tables,
@@ -257,6 +259,12 @@ def stream():
     wide_sweep.STREAMED_BYTES = wide_sweep.ALIGNED_WIDTH = 0
 
 
+def past_caches():
+    """Outputs past the caches, of some tasks."""
+    product.STREAMED_BYTES, product.TASK_CYCLES = 0, 100
+    residence.far_cycles = lambda target: 1
+
+
 def check(spec, level, family, at_end, with_bias, seed):
     """Plan and compute `spec`, and compare with the reference."""
     rng = np.random.default_rng(seed)
@@ -287,6 +295,7 @@ FAMILIES = {
     "dense dilated and copied": Family(dilated_specs, dense.DensePlan, copies),
     "product": Family(product_specs, product.ProductPlan),
     "product in blocks of k": Family(product_specs, product.ProductPlan, small_blocks),
+    "product past the caches": Family(line_specs, product.ProductPlan, past_caches),
     "depthwise": Family(depthwise_specs, depthwise.DepthwisePlan),
     "wide rows": Family(row_specs, wide.WidePlan),
     "wide planes": Family(plane_specs, wide.WidePlan),

@@ -78,7 +78,8 @@ def test_products_in_place_ask_for_inputs_of_the_second_level_again(monkeypatch,
 def test_the_lines_of_a_round_are_asked_for_again():
     """Of three vectors, which may reach into a fourth line: beside what is asked for far ahead."""
     machine = target()
-    tile = product.kernels.Tile(8, 3, "float32", True, True, False, 6, 3, 2, False)
+    ways = {"in_place": True, "from_zero": True, "asks": False, "soon": False, "streams": False}
+    tile = product.kernels.Tile(8, 3, "float32", **ways, lines=6, each=3, level=2)
     far, both = (
         compiler.assembly(machine, lambda module, each=each: product.kernels.write_kernel(module, each, machine))
         for each in (tile, dataclasses.replace(tile, soon=True))

@@ -13,9 +13,11 @@ R. van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, 2008, with
 of channels would read a panel, inputs are read where they lie, and sums stay in registers for all of k.
 """
 
+import contextlib
 import dataclasses
 
 from . import compile as compiler
+from . import residence
 from .ahead import ask
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .records import Record, size, slots
@@ -24,7 +26,7 @@ from .vector import INDEX, Code
 
 FRAME = slots(
     "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place asked_planes"
-    " scratch scratch_bytes",
+    " far_cycles scratch scratch_bytes",
     FRAME_HEAD,
 )
 #: Pixels of a tile: where they begin in the input and the output (bytes), where its segments are and how many,
@@ -39,8 +41,8 @@ ROWS = slots("weights bias out channels kind")
 #: An image (and group), its range of tiles and of rows.
 TASK = slots("x out tile tile_end row row_end")
 #: One call of a kernel: the panel, weights, rounds; where sums begin, and the distance to the next channel's
-#: and vector's; where they go, elements in the last vector, and the inputs to ask for.
-CALL = slots("panel weights k_count start start_channel start_vector out rest asks")
+#: and vector's; where they go, elements in the last vector, the inputs to ask for, and whether sums go past the caches.
+CALL = slots("panel weights k_count start start_channel start_vector out rest asks past")
 #: One call of a pack: `k_count` rounds from `x` into the panel, the others as in `TILE`.
 PACK = slots("x segments count k_count panel vectors rest")
 #: Planes that a segment is copied from before the next segment is: each is a page of its own, of which the processor
@@ -78,6 +80,8 @@ class Tile:
         The cache that they are asked into.
     soon : bool
         Whether they are asked from there into the first-level cache before their use.
+    streams : bool
+        Whether sums go past the caches where the call says so.
     """
 
     channels: int
@@ -90,6 +94,7 @@ class Tile:
     each: int
     level: int
     soon: bool
+    streams: bool
 
 
 def kernel_address(tile, target):
@@ -165,16 +170,30 @@ def write_kernel(module, tile, target):
         return [panel + step, weights + tile.channels * kind.itemsize, *products]
 
     ends = list(places(call.pointer("out"), frame["out_channel"], kind.bytes))
-    for place in ends:  # 64 -> 256 channels at 56x56, batch 8: 139 -> 149 GFLOP/s (Cascade Lake, November 2026)
-        code.prefetch(place, write=True)
+    through = call["past"].compare("==", 0)
+    with code.when(through) if tile.streams else contextlib.nullcontext():
+        for place in ends:  # 64 -> 256 channels at 56x56, batch 8: 139 -> 149 GFLOP/s (Cascade Lake, November 2026)
+            code.prefetch(place, write=True)
     if tile.from_zero:
         sums = [code.zero(kind)] * len(ends)
     else:
         begins = places(call.pointer("start"), call["start_channel"], call["start_vector"])
         sums = [at.load(kind, mask if number % tile.vectors == last else None) for number, at in enumerate(begins)]
     _, _, *sums = code.loop(call["k_count"], multiply, [call.pointer("panel"), call.pointer("weights"), *sums])
-    for number, (place, total) in enumerate(zip(ends, sums, strict=True)):
-        place.store(total, mask if number % tile.vectors == last else None)
+
+    def store():
+        for number, (place, total) in enumerate(zip(ends, sums, strict=True)):
+            place.store(total, mask if number % tile.vectors == last else None)
+
+    if tile.streams:
+        with code.either(through) as (yes, no):
+            with yes:
+                store()
+            with no:
+                for place, total in zip(ends, sums, strict=True):
+                    place.stream(total)
+    else:
+        store()
     code.finish()
 
 
@@ -253,6 +272,9 @@ def write_task(module, dtype, target):
     kind = code.vector(dtype)
     pack, call = Record(code.stack(size(PACK)), PACK), Record(code.stack(size(CALL)), CALL)
     pack["panel"] = panel
+    call["past"] = 0
+    with code.when(fixed["far_cycles"].compare(">", 0) & (out.number() % kind.bytes).compare("==", 0)):
+        call["past"] = _is_far(code, fixed, task, out).choose(1, 0)
     packing, row_count = fixed["in_place"].compare("==", 0), task["row_end"] - task["row"]
 
     def over_k(k):
@@ -293,3 +315,19 @@ def write_task(module, dtype, target):
 
     code.loop(fixed["k_count"], over_k, step=fixed["k_block"])
     code.finish()
+
+
+def _is_far(code, fixed, task, out):
+    """Whether any of some lines of a task's output is in no cache: of its first tile, after some of the next but two.
+
+    Those of a channel are in one page mostly.  Channels lie at distances that differ, or the processor would see a
+    pattern in them and fetch ahead.
+    """
+    row_count, later = task["row_end"] - task["row"], (task["tile"] + 3).least(task["tile_end"] - 1)
+    rows = (task["row"] + row_count * part // 8 for part in (0, 5, 2, 7))
+    channels = [out + Record(fixed.pointer("rows") + row * size(ROWS), ROWS)["out"] for row in rows]
+    known, places = (
+        [channel + Record(fixed.pointer("tiles") + tile * size(TILE), TILE)["out"] for channel in channels]
+        for tile in (later, task["tile"])
+    )
+    return residence.is_far(code, known, places, fixed["far_cycles"])

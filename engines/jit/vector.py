@@ -171,6 +171,10 @@ class Value:
         written = self.code.builder.store(value.ir, self.ir, align=length)
         written.set_metadata("nontemporal", self.code.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
 
+    def number(self):
+        """This pointer as an integer."""
+        return Value(self.code, self.code.builder.ptrtoint(self.ir, INT))
+
     def broadcast(self, kind):
         """A vector that holds the scalar at this pointer in every lane."""
         return self.code.splat(self.load(kind.scalar), kind)

@@ -15,7 +15,7 @@ import numpy as np
 from .compile import address
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .transpose import deinterleaved
-from .vector import Code, Value
+from .vector import Code
 from .wide_kernel import _inside
 
 #: Words of a frame behind its head.
@@ -179,8 +179,7 @@ class _Tile:
 def _sweep(code, shared, tile, columns, out, out_pitch, valid, streamed):
     """One tile after the other along the rows, those in between without masks."""
     kind, (start, stop) = tile.kind, columns
-    place = Value(code, code.builder.ptrtoint(out.ir, shared["width"].ir.type))
-    ahead = (place >> kind.itemsize.bit_length() - 1) & (kind.lanes - 1)
+    ahead = (out.number() >> kind.itemsize.bit_length() - 1) & (kind.lanes - 1)
     ahead = shared["aligned"].compare("!=", 0).choose(ahead, code.value(0))
     start, stop = start - ahead, (stop - ahead).least(shared["out_width"])
     first = (start + (shared["inner_first"] - start + (kind.lanes - 1)) // kind.lanes * kind.lanes).most(start)
