@@ -71,7 +71,7 @@ class Winograd(Engine):
     """F(m, r) with m + r - 1 = 5 or 6 along at least one dimension, by code generated for the tile."""
 
     name = "winograd"
-    version = "5"
+    version = "6"
     summary = "minimal filtering, tiles of 5 or 6 products along a dimension"
     products = (5, 6)
     error_measure = "l2"

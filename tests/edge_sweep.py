@@ -260,9 +260,15 @@ def stream():
 
 
 def past_caches():
-    """Outputs past the caches, of some tasks."""
-    product.STREAMED_BYTES, product.TASK_CYCLES = 0, 100
+    """Outputs past the caches, several tasks of products."""
+    residence.LEAST_BYTES, residence.MOST_CYCLES, product.TASK_CYCLES = 0, math.inf, 100
     residence.far_cycles = lambda target: 1
+
+
+def small_rounds_past_caches():
+    """Several rounds of shared products, with outputs past the caches."""
+    small_rounds()
+    past_caches()
 
 
 def check(spec, level, family, at_end, with_bias, seed):
@@ -298,6 +304,7 @@ FAMILIES = {
     "product past the caches": Family(line_specs, product.ProductPlan, past_caches),
     "depthwise": Family(depthwise_specs, depthwise.DepthwisePlan),
     "wide rows": Family(row_specs, wide.WidePlan),
+    "wide rows past the caches": Family(row_specs, wide.WidePlan, past_caches),
     "wide planes": Family(plane_specs, wide.WidePlan),
     "wide rolling": Family(rolling_specs, wide.WidePlan),
     "wide sweeps": Family(sweep_specs, wide.WidePlan),
@@ -307,6 +314,10 @@ FAMILIES = {
     "winograd fused": Family(winograd_specs, winograd_plan("fused"), small_rounds, least_exact),
     "winograd in pieces": Family(winograd_specs, winograd_plan("pieces"), small_rounds, least_exact),
     "winograd shared": Family(winograd_specs, winograd_plan("shared"), small_rounds, least_exact),
+    "winograd fused past the caches": Family(winograd_specs, winograd_plan("fused"), past_caches, least_exact),
+    "winograd shared past the caches": Family(
+        winograd_specs, winograd_plan("shared"), small_rounds_past_caches, least_exact
+    ),
     "spectral planes": Family(partial(tile_specs, False), spectral_plan, small_groups, **fft),
     "spectral channels": Family(partial(tile_specs, True), spectral_plan, small_groups, **fft),
     "patches": Family(partial(dense_specs, first), partial(patches_plan, wide=False)),

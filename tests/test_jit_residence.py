@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from convbench.engines.jit import product, residence
+from convbench.engines.jit import product, residence, wide, winograd
 from convbench.engines.jit.target import target
 from convbench.spec import ConvSpec
 
@@ -28,15 +28,29 @@ def outputs(plan, x, spec, offset=0):
     return room[first : first + size]
 
 
+def winograd_plan(spec, weight, bias):
+    return winograd.WinogradPlan(spec, weight, bias, outputs=(4, 4))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("offset", [0, 1])
-def test_outputs_are_the_same_past_the_caches(monkeypatch, dtype, offset):
-    spec, rng = FEW.replace(dtype=dtype), np.random.default_rng(7)
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        (str(FEW), product.ProductPlan),
+        (str(FEW), wide.WidePlan),
+        ("mb1ic3ih128oc64kh3ph1", wide.WidePlan),
+        ("mb1ic3ih128oc64kh3ph1", winograd_plan),
+        ("mb1ic3ih129oc64kh3ph1", winograd_plan),  # rows begin anywhere
+    ],
+)
+def test_outputs_are_the_same_past_the_caches(monkeypatch, text, plan, dtype, offset):
+    spec, rng = ConvSpec.parse(text).replace(dtype=dtype), np.random.default_rng(7)
     x, w, bias = (rng.uniform(-1, 1, shape).astype(dtype) for shape in (spec.input_shape, spec.weight_shape, (64,)))
     found = []
     for cycles in (LEAST, MOST):
         monkeypatch.setattr(residence, "far_cycles", lambda _, cycles=cycles: cycles)
-        found.append(outputs(product.ProductPlan(spec, w, bias), x, spec, offset))
+        found.append(outputs(plan(spec, w, bias), x, spec, offset))
     np.testing.assert_array_equal(*found, err_msg=str(spec))
 
 

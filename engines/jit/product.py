@@ -55,13 +55,6 @@ PLACE_CYCLES = 0.4
 #: channels ask for a part each, and one tile of pixels is enough: 64 -> 256 at 56x56, batch 8, 1 4236, 2 4490, 4 4702
 #: us (Zen 4).
 RUN_TILES, FEW_TILES = 2, 2
-#: Outputs of so many bytes, more than second-level caches hold for the next layer, are written past the caches where
-#: their memory is in none, if a vector of them takes so few cycles to compute that memory is what it waits for.  Caches
-#: cold, us without and with, alone and with a pointwise layer after it: 16 -> 96 channels at 128x128 623 and 444, 954
-#: and 848, 32 -> 64 at 112x112 453 and 371, 590 and 563, 40 -> 240 at 56x56 670 and 626, 903 and 853; but 64 -> 256 at
-#: 56x56 553 and 557, 686 and 701, 96 -> 192 624 and 654, 726 and 760.  Hot the same.  Of 0.6 to 1.8 MB, cold: 0.97 to
-#: 1.03 (Zen 4, 32 MiB of L3, November 2026).
-STREAMED_BYTES, STREAMED_CYCLES = 2 << 20, 48
 #: How much slower a choice may be that needs one kernel fewer.
 KERNEL_WORTH = 0.03
 #: Vectors of pixels in a tile at most.
@@ -339,9 +332,8 @@ class ProductPlan(Framed):
     def _streams(self):
         """Whether outputs are written past the caches where their memory is in none: whole lines, each once."""
         written = self._spec.batch * self._spec.out_channels * self._pixels * self._itemsize
-        whole = self._target.vector_bytes == LINE_BYTES and self._pixels % self._lanes == 0
-        few = self._inputs <= STREAMED_CYCLES * self._target.multiplies
-        return whole and few and self._k_block == self._inputs and written >= STREAMED_BYTES
+        once = self._k_block == self._inputs and self._pixels % self._lanes == 0
+        return once and residence.pays(self._target, written, self._inputs)
 
     def _is_soon(self, vectors):
         """Whether inputs come from the second-level cache into the first before their use: of many planes, read once.

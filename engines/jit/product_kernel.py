@@ -318,16 +318,8 @@ def write_task(module, dtype, target):
 
 
 def _is_far(code, fixed, task, out):
-    """Whether any of some lines of a task's output is in no cache: of its first tile, after some of the next but two.
-
-    Those of a channel are in one page mostly.  Channels lie at distances that differ, or the processor would see a
-    pattern in them and fetch ahead.
-    """
-    row_count, later = task["row_end"] - task["row"], (task["tile"] + 3).least(task["tile_end"] - 1)
-    rows = (task["row"] + row_count * part // 8 for part in (0, 5, 2, 7))
-    channels = [out + Record(fixed.pointer("rows") + row * size(ROWS), ROWS)["out"] for row in rows]
-    known, places = (
-        [channel + Record(fixed.pointer("tiles") + tile * size(TILE), TILE)["out"] for channel in channels]
-        for tile in (later, task["tile"])
-    )
-    return residence.is_far(code, known, places, fixed["far_cycles"])
+    """Whether any of some lines of a task's output is in no cache: of its last tile, far from what is written first."""
+    last = Record(fixed.pointer("tiles") + (task["tile_end"] - 1) * size(TILE), TILE)["out"]
+    rows = residence.some(task["row"], task["row_end"] - task["row"])
+    places = [out + last + Record(fixed.pointer("rows") + row * size(ROWS), ROWS)["out"] for row in rows]
+    return residence.is_far(code, out, places, fixed["far_cycles"])

@@ -11,24 +11,47 @@ import functools
 import numpy as np
 from llvmlite import ir
 
-from . import atomics
+from .ahead import LINE_BYTES
 from .compile import address
 from .vector import INDEX, Code
 
+#: Results of so many bytes, more than second-level caches hold for the next operation, are asked after, if a vector of
+#: them takes so few cycles to compute that memory is what it waits for.  Caches cold, us through and past them, alone
+#: and with a pointwise layer after it: 16 -> 96 channels at 128x128, 1x1, 623 and 444, 954 and 848, 32 -> 64 at 112x112
+#: 453 and 371, 590 and 563, 40 -> 240 at 56x56 670 and 626, 903 and 853; but 64 -> 256 at 56x56 553 and 557, 686 and
+#: 701, 96 -> 192 624 and 654, 726 and 760.  Hot the same.  Of 0.6 to 1.8 MB, cold: 0.97 to 1.03 (Zen 4, 32 MiB of L3,
+#: November 2026).
+LEAST_BYTES, MOST_CYCLES = 2 << 20, 48
 #: Part of the time that a line from memory takes, from which on one is taken to come from there.  Cycles of the clock,
 #: with those that reading it takes: from memory 360 to 440, from any cache 78 to 104 (Zen 4 VM, November 2026).
 FAR_SHARE = 0.5
+#: How far it is from a line to the one that is read before.
+BESIDE_BYTES = 512
 #: Lines that are read to learn that time, each in a page of its own.
 PAGES, PAGE_BYTES = 64, 4096
 
 
-def is_far(code, known, places, cycles):
-    """Whether reading the lines of `places` together takes longer than `cycles`, those `known` beside them read first.
+def pays(target, nbytes, products):
+    """Whether to ask after results of `nbytes`, each vector of which takes so many multiply-adds.
 
-    For the address of a page that was not met for long takes as much time to find as a line.
+    Only where vectors are whole lines: of parts of them memory would be written one by one.
     """
-    for place in known:
-        atomics.get(place)
+    whole = target.vector_bytes == LINE_BYTES
+    return whole and nbytes >= LEAST_BYTES and products <= MOST_CYCLES * target.multiplies
+
+
+def some(first, count):
+    """A few numbers of `count` from `first` on, at distances in which the processor sees no pattern to fetch ahead."""
+    return [first + count * part // 8 for part in (0, 5, 2, 7)]
+
+
+def is_far(code, array, places, cycles):
+    """Whether reading the lines of `places`, of the array that begins at `array`, takes longer together than `cycles`.
+
+    A line beside each is read before: the address of a page that was not met for long takes as long to find as a line.
+    """
+    for place in places:
+        _read(place + (array.number() - place.number()).most(-BESIDE_BYTES))
     return _cycles(code, places).compare(">", cycles)
 
 
@@ -51,10 +74,10 @@ def _write_latency(module, target):
     def one(number):
         page = lines + number * PAGE_BYTES
         line = page + PAGE_BYTES // 2
-        atomics.get(line)
+        _read(line)
         code.intrinsic("llvm.x86.sse2.clflush", ir.VoidType(), [line], [])
         code.intrinsic("llvm.x86.sse2.mfence", ir.VoidType(), [], [])
-        atomics.get(page)
+        _read(page)
         (found + number * INDEX.itemsize).store(_cycles(code, [line]))
 
     code.loop(PAGES, one)
@@ -65,8 +88,13 @@ def _cycles(code, places):
     """How many it takes to read from all `places`."""
     begin = _clock(code)
     for place in places:
-        atomics.get(place)
+        _read(place)
     return _clock(code) - begin
+
+
+def _read(place):
+    """Read a byte, which the compiler does not leave out."""
+    place.code.builder.load_atomic(place.ir, "seq_cst", 1, typ=ir.IntType(8))
 
 
 def _clock(code):

@@ -199,7 +199,7 @@ def _staged_rows(code, shared, kind, count, strip, source, lines, weights, patch
                 kind.bytes,
                 shared["row_vectors"],
                 strip["lanes"],
-                *(offsets, offsets, 0, 0),  # of tiles at an edge
+                *(0, offsets, offsets, 0, 0),  # through the caches; of tiles at an edge
             )
 
         code.loop(staged, row)
@@ -243,5 +243,5 @@ def _column_tile(code, shared, which, lines, out, rows, columns):
         shared["tile_out_pitch"],
         rows,
         columns,
-        *(offsets, offsets, 0, 0),  # of tiles at an edge
+        *(0, offsets, offsets, 0, 0),  # through the caches; of tiles at an edge
     )

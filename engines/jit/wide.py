@@ -15,7 +15,7 @@ import numpy as np
 
 from convbench import settings
 
-from . import wide_kernel, wide_layout, wide_planes, wide_rectangles, wide_rolling, wide_sweep
+from . import residence, wide_kernel, wide_layout, wide_planes, wide_rectangles, wide_rolling, wide_sweep
 from .compile import address
 from .frames import FramePlan
 from .target import cache_bytes, target
@@ -89,7 +89,9 @@ def _prepare_rows(geometry, machine, weight, bias):
     g, size = geometry, geometry.itemsize
     layout, steps = wide_layout.design(g, machine)
     rectangles = wide_rectangles.rectangles(layout, steps)
-    functions = _tiles(layout, steps, machine, rectangles)
+    written = g.batch * g.groups * g.outputs * math.prod(g.out) * size
+    streams = residence.pays(machine, written, weight[0].size)
+    functions = _tiles(layout, steps, machine, rectangles, streams)
     arrays = {
         "weights": steps.pack(weight),
         "bias": bias,
@@ -107,6 +109,7 @@ def _prepare_rows(geometry, machine, weight, bias):
         "filters": steps.filters,
         "out_step": math.prod(g.out) * size,
         "itemsize": size,
+        "far_cycles": residence.far_cycles(machine) if streams else 0,
         "stage": _stage(machine, g.dtype, g.stride[2]) if any(r.reads == STAGED for r in rectangles) else 0,
         "channels": g.channels,
         "channel_step": math.prod(g.size) * size,
@@ -136,20 +139,23 @@ def _outputs_of_task(g, blocks, weights, filters):
     return g.outputs // next(shares, tiles)
 
 
-def _tiles(layout, steps, machine, rectangles):
+def _tiles(layout, steps, machine, rectangles, streams):
     """The addresses of the code of the tiles of each rectangle."""
     asks = layout.asks(settings.get_num_threads() * cache_bytes())
     key = machine, layout.geometry.dtype, steps.filters, layout.rows, steps.heights, layout.fold
     kinds = {(rectangle.reads == EDGE, rectangle.spans) for rectangle in rectangles}
-    tiles = {(edge, spans): _tile(*key, asks=asks and not edge, edge=edge, spans=spans) for edge, spans in kinds}
+    tiles = {
+        (edge, spans): _tile(*key, asks=asks and not edge, edge=edge, spans=spans, streams=streams)
+        for edge, spans in kinds
+    }
     return [tiles[rectangle.reads == EDGE, rectangle.spans] for rectangle in rectangles]
 
 
-def _tile(machine, dtype, filters, rows, heights, fold, *, asks=False, edge=False, spans=None):
-    key = dtype, filters, rows, heights, fold, asks, edge, spans or whole_spans(rows, heights)
+def _tile(machine, dtype, filters, rows, heights, fold, *, asks=False, edge=False, spans=None, streams=False):
+    key = dtype, filters, rows, heights, fold, asks, edge, spans or whole_spans(rows, heights), streams
 
     def write(module):
-        types = "p" * 3 + "pip" * 2 + "i" * 5 + "ppii"
+        types = "p" * 3 + "pip" * 2 + "i" * 6 + "ppii"
         wide_kernel.write_tile(Code(module, "tile", machine, types), *key)
 
     return address("tile", key, machine, write)

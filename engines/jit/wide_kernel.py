@@ -11,8 +11,11 @@ Kernel columns, input channels, kernel depths and pieces of tall kernels are fur
 not depend on the size of the kernel.
 """
 
+import contextlib
+
 from llvmlite import ir
 
+from . import residence
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .transpose import deinterleaved
 from .vector import Kind, Value
@@ -58,6 +61,7 @@ FRAME = (
     "staged_pitch",
     "out_pitch",
     "itemsize",
+    "far_cycles",
 )
 #: Words of an entry of the image table: one image, group and range of output channels.
 IMAGE = ("source", "out", "weights", "bias")
@@ -109,12 +113,13 @@ def _inside(code, first, low, high, kind):
     return Value(code, code.builder.icmp_unsigned("<", shifted.ir, narrow(high - low).ir))
 
 
-def write_tile(code, dtype, filters, rows, heights, fold, asks, edge, spans):
-    """Body of ``tile(source, out, bias, steps a, steps b, pitch, out_step, out_pitch, rows, columns, ...)``.
+def write_tile(code, dtype, filters, rows, heights, fold, asks, edge, spans, streams):
+    """Body of ``tile(source, out, bias, steps a, steps b, pitch, out_step, out_pitch, rows, columns, past, ...)``.
 
     Steps are three arguments each: their offsets, how many, and their weights.  Last come, for tiles at an `edge`, the
     steps' distances along the row (two tables), and which elements of it, counted from `source`, exist: from `low` to
-    before `high`.  Of the input vectors of a step those of its height's span are read (`wide_rectangles`).
+    before `high`.  Of the input vectors of a step those of its height's span are read (`wide_rectangles`).  If it
+    `streams`, whole lines of outputs are written past the caches where `past` is not 0.
 
     A tile holds `filters` output channels, `out_step` bytes apart, that share the inputs.  With `fold`, output row r
     is the r-th vector of one long row, and a tile advances by all of them.  If it `asks`, the rows below those that a
@@ -122,7 +127,11 @@ def write_tile(code, dtype, filters, rows, heights, fold, asks, edge, spans):
     """
     kind = code.vector(dtype)
     source, out, bias, *lists = code.arguments[:9]
-    pitch, out_step, out_pitch, valid_rows, columns, *edges = code.arguments[9:]
+    pitch, out_step, out_pitch, valid_rows, columns, past, *edges = code.arguments[9:]
+    past = past.compare("!=", 0)
+    for distance in (out.number(), out_pitch, out_step):
+        past = past & (distance % kind.bytes).compare("==", 0)
+    past = past if streams else None
     reach = kind.lanes * (rows if fold else 1)
 
     def steps(sums, height, span, offsets, count, weights, x, shifts):
@@ -151,9 +160,10 @@ def write_tile(code, dtype, filters, rows, heights, fold, asks, edge, spans):
     def tile(x):
         to = out + x * kind.itemsize
         if filters > 1:  # outputs lie too far apart for the hardware to ask for them: 3 -> 24 channels, 7x7: +8 %
-            for f in range(filters):
-                for r in range(rows):
-                    code.prefetch(to + out_step * f + out_pitch * r, write=True)
+            with code.when(past.choose(0, 1).compare("!=", 0)) if streams else contextlib.nullcontext():
+                for f in range(filters):
+                    for r in range(rows):
+                        code.prefetch(to + out_step * f + out_pitch * r, write=True)
         if asks:
             below = source + x * kind.itemsize + pitch * (rows + max(heights) - 1)
             for r in range(rows):
@@ -163,24 +173,35 @@ def write_tile(code, dtype, filters, rows, heights, fold, asks, edge, spans):
             if span[0] < span[1]:
                 sums = steps(sums, height, span, *lists[3 * number : 3 * number + 3], x, edges[number])
         for f in range(filters):
-            _store(code, sums[f * rows : (f + 1) * rows], to, out_pitch, valid_rows, columns - x, kind, fold)
+            _store(code, sums[f * rows : (f + 1) * rows], to, out_pitch, valid_rows, columns - x, kind, fold, past)
             to = to + out_step
 
     code.loop(columns, tile, step=reach)
     code.finish()
 
 
-def _store(code, sums, out, out_pitch, valid_rows, columns, kind, fold):
-    """Store the tile, masked where it reaches over the end."""
+def _store(code, sums, out, out_pitch, valid_rows, columns, kind, fold, past):
+    """Store the tile, masked where it reaches over the end, or past the caches if that may be and is so."""
     rows = len(sums)
     reach = kind.lanes * (rows if fold else 1)
     whole = columns.compare(">=", reach) & valid_rows.compare("==", rows)
+
+    def lines(write):
+        line = out
+        for total in sums:
+            write(line, total)
+            line = line + out_pitch
+
     with code.either(whole) as (yes, no):
         with yes:
-            line = out
-            for total in sums:
-                line.store(total)
-                line = line + out_pitch
+            if past is None:
+                lines(Value.store)
+            else:
+                with code.either(past) as (beyond, through):
+                    with beyond:
+                        lines(Value.stream)
+                    with through:
+                        lines(Value.store)
         with no:
             line = out
             for r, total in enumerate(sums):
@@ -278,7 +299,7 @@ def write_task(code):
 
     shared = {name: get(frame, FRAME, name, FRAME_HEAD) for name in FRAME}
     total = shared["images"] * shared["blocks"]
-    scratch = code.pointer(shared["scratch"]) + worker * shared["scratch_bytes"]
+    scratch, past = code.pointer(shared["scratch"]) + worker * shared["scratch_bytes"], code.stack(8)
 
     def item(n, image_at, block_at):
         image = {name: get(image_at, IMAGE, name) for name in IMAGE}
@@ -288,17 +309,25 @@ def write_task(code):
         staged = block["staged"].compare("!=", 0)
         with code.when(staged):
             _stage_patch(code, shared, block, source, scratch)
-        _compute_block(code, shared, image, block, _pick(code, staged, scratch, source), out, staged)
+        _compute_block(code, shared, image, block, _pick(code, staged, scratch, source), out, staged, past.load())
         last = block["last"].compare("!=", 0)
         first_block = code.pointer(shared["block_table"])
         return _pick(code, last, image_at + 8 * len(IMAGE), image_at), _pick(
             code, last, first_block, block_at + 8 * len(BLOCK)
         )
 
-    first = index * total // shared["tasks"]
-    image_at = code.pointer(shared["image_table"]) + first // shared["blocks"] * (8 * len(IMAGE))
-    block_at = code.pointer(shared["block_table"]) + first % shared["blocks"] * (8 * len(BLOCK))
-    code.loop((index + 1) * total // shared["tasks"], item, (image_at, block_at), start=first)
+    def places(number):
+        image_at = code.pointer(shared["image_table"]) + number // shared["blocks"] * (8 * len(IMAGE))
+        return image_at, code.pointer(shared["block_table"]) + number % shared["blocks"] * (8 * len(BLOCK))
+
+    first, end = (number * total // shared["tasks"] for number in (index, index + 1))
+    past.store(0)
+    with code.when(shared["far_cycles"].compare(">", 0)):
+        image_at, block_at = places(end - 1)
+        array = (frame + FRAME_OUTPUT).load_pointer()
+        out = array + get(image_at, IMAGE, "out") + get(block_at, BLOCK, "out")
+        past.store(_is_far(code, shared, array, out).choose(1, 0))
+    code.loop(end, item, places(first), start=first)
     code.finish()
 
 
@@ -331,7 +360,17 @@ def _stage_patch(code, shared, block, source, scratch):
     code.loop(block["depth_first"] + block["depth_count"], depth, start=block["depth_first"])
 
 
-def _compute_block(code, shared, image, block, source, out, staged):
+def _is_far(code, shared, array, out):
+    """Whether any of some lines of a block of outputs is in no cache: where rows of channels begin.
+
+    Of a task's last block: behind the one that is being written the processor fetches ahead.
+    """
+    numbers = residence.some(code.value(0), shared["outputs"])
+    places = [out + number * shared["filters"] * shared["out_step"] for number in numbers]
+    return residence.is_far(code, array, places, shared["far_cycles"])
+
+
+def _compute_block(code, shared, image, block, source, out, staged, past):
     """The block of every output channel of the image."""
 
     def table(name, first):
@@ -358,6 +397,7 @@ def _compute_block(code, shared, image, block, source, out, staged):
             shared["out_pitch"],
             block["rows"],
             block["columns"],
+            past,
             *(code.pointer(shared["shifts_" + name]) + block["first_" + name] * 8 for name in "ab"),
             block["edge_low"],
             block["edge_high"],

@@ -24,7 +24,7 @@ import numpy as np
 
 from convbench import settings
 
-from . import parallel, pool_code
+from . import parallel, pool_code, residence
 from . import winograd_kernel as kernels
 from . import winograd_tasks as drivers
 from .dense_tiling import parts
@@ -285,10 +285,12 @@ class WinogradPlan:
     def _new_frame(self):
         form, plane, item = self._form, self._plane, self._itemsize
         outputs = plane.batch * plane.out_channels * math.prod(plane.out) * item
+        products = self._group[0] * math.prod(form.products) / (form.down[0] * form.across[0])
+        streams = residence.pays(self._target, outputs, products)
         constants = {
             **{name: array.ctypes.data for name, array in self._arrays.items()},
             "gather": kernels.gather_address(form, self._target),
-            "scatter": kernels.scatter_address(form, self._target),
+            "scatter": kernels.scatter_address(form, streams, self._target),
             "channels": self._channels,
             "piece": len(self._pieces[0]),
             "parts": len(self._filters),
@@ -300,6 +302,8 @@ class WinogradPlan:
             "itemsize": item,
             "asks": outputs > cache_bytes(),
             "together": TOGETHER if self._shares else 1,
+            "far_cycles": residence.far_cycles(self._target) if streams else 0,
+            "output_bytes": 8 * len(kernels.output_slots(form)),
         }
         rows = form.row_bytes(max(self._vectors), constants["together"], self._target.vector_bytes)
         return _Frame(constants, self._steps, rows, self._bytes, settings.get_num_threads(), not self._shares)

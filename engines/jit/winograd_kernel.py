@@ -23,11 +23,11 @@ from .winograd_code import columns, mask_of, multiply, rows
 from .winograd_matrices import matrices
 
 #: What is the same for all tasks of a plan; `asks` is not 0 where outputs are asked for before they are stored; V and M
-#: are a worker's own where `worker_bytes` is not 0.
+#: are a worker's own where `worker_bytes` is not 0; a record of an output row has `output_bytes`.
 FRAME = slots(
     "inputs outputs blocks filters tasks kernels gather scatter weights spans bias flags scratch scratch_bytes "
     "channels piece parts adding phases x_channel out_channel frequencies itemsize together asks v m "
-    "worker_bytes",
+    "worker_bytes far_cycles output_bytes",
     FRAME_HEAD,
 )
 #: A block of tiles, once for each phase down: its records of input rows (first those that make one row of tiles, then
@@ -37,6 +37,8 @@ FRAME = slots(
 BLOCK = slots(
     "inputs one two three four full part outputs output_count vectors bytes v_frequency m_frequency v m kernel"
 )
+#: Where records of output rows say where they go.
+OUTPUT_TO = 8
 #: The phases that have a product at a frequency.
 SPAN = slots("first count")
 #: A register block of output channels: its weights, bytes of a frequency in them, first channel, how many, kernel.
@@ -127,10 +129,13 @@ def gather_address(form, target):
     return compiler.address("gather", form, target, lambda module: write_gather(module, form, target))
 
 
-def scatter_address(form, target):
-    """The compiled ``void scatter(frame, block, m, rows, out, bias, count, flag)``, the same for all strides."""
-    form = dataclasses.replace(form, stride=1, phases=1, full=1)
-    return compiler.address("scatter", form, target, lambda module: write_scatter(module, form, target))
+def scatter_address(form, streams, target):
+    """The compiled ``void scatter(frame, block, m, rows, out, bias, count, flag, past)``, the same for all strides.
+
+    If it `streams`, whole lines of outputs are written past the caches where `past` is not 0.
+    """
+    key = dataclasses.replace(form, stride=1, phases=1, full=1), streams
+    return compiler.address("scatter", key, target, lambda module: write_scatter(module, *key, target))
 
 
 def multiply_address(vectors, filters, dtype, adds, target):
@@ -263,10 +268,10 @@ def _shifted(column, tails, by, number, step, lanes):
     return result
 
 
-def write_scatter(module, form, target):
+def write_scatter(module, form, streams, target):
     """Write the way back: some channels down the columns, then one by one along the rows, with the bias."""
-    code = Code(module, "scatter", target, "ppppppip")
-    frame, block, m, rows_at, out, bias, channels, flag = code.arguments
+    code = Code(module, "scatter", target, "ppppppipi")
+    frame, block, m, rows_at, out, bias, channels, flag, past = code.arguments
     fixed, block = Record(frame, FRAME), Record(block, BLOCK)
     kind, slots = code.vector(form.dtype), output_slots(form)
     down, across = form.products
@@ -275,7 +280,8 @@ def write_scatter(module, form, target):
     most = fixed["together"]
     column = width * form.down[0] * most + kind.bytes
     records, number_of_rows = fixed.pointer("outputs") + block["outputs"], block["output_count"]
-    asks = fixed["asks"].compare("!=", 0)
+    asks = fixed["asks"].compare("!=", 0) & past.compare("==", 0)
+    past = past.compare("!=", 0) if streams else None
 
     def together(first, wrong):
         count = (channels - first).least(most)
@@ -307,7 +313,7 @@ def write_scatter(module, form, target):
                 with code.when(asks):
                     for v in range(form.stores):  # the same row of the next channel
                         code.prefetch(to + record["to"] + out_channel + v * kind.bytes, write=True)
-                return [_scatter_row(code, form, record, source, column, to, added, wrong, kind)]
+                return [_scatter_row(code, form, record, source, column, to, added, wrong, kind, past)]
 
             return code.loop(number_of_rows, row, [wrong])
 
@@ -319,7 +325,7 @@ def write_scatter(module, form, target):
     code.finish()
 
 
-def _scatter_row(code, form, record, rows_at, column, out, bias, wrong, kind):
+def _scatter_row(code, form, record, rows_at, column, out, bias, wrong, kind, past):
     """A row of outputs: times Aᵀ, columns put together, stored.  `wrong` is NaN from the first NaN or Inf on."""
     source, to = rows_at + record["source"], out + record["to"]
     lines = [(source + column * j).load(kind) for j in range(form.products[1])]
@@ -329,7 +335,19 @@ def _scatter_row(code, form, record, rows_at, column, out, bias, wrong, kind):
         together = together + total
     together = mask_of(code, record["tiles"], kind).choose(together, code.zero(kind))
     for v, vector in enumerate(rows(sums, kind.lanes)[: form.stores]):
-        word = record[f"mask{v}"]
-        with code.when(word.compare("!=", 0)):
-            (to + v * kind.bytes).store(vector, mask_of(code, word, kind))
+        word, at = record[f"mask{v}"], to + v * kind.bytes
+
+        def store(at=at, vector=vector, word=word):
+            with code.when(word.compare("!=", 0)):
+                at.store(vector, mask_of(code, word, kind))
+
+        if past is None:
+            store()
+            continue
+        whole = word.compare("==", (1 << kind.lanes) - 1) & (at.number() % kind.bytes).compare("==", 0)
+        with code.either(past & whole) as (beyond, through):
+            with beyond:
+                at.stream(vector)
+            with through:
+                store()
     return wrong.fma(together, code.zero(kind))

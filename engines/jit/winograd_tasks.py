@@ -7,10 +7,11 @@ that `winograd_layout` made, and call the code of `winograd_kernel`; they are co
 """
 
 from . import compile as compiler
+from . import residence
 from .pool_code import FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
 from .records import Record
 from .vector import Code
-from .winograd_kernel import BLOCK, FILTERS, FRAME, SCRATCH_HEAD, SPAN, TASK
+from .winograd_kernel import BLOCK, FILTERS, FRAME, OUTPUT_TO, SCRATCH_HEAD, SPAN, TASK
 
 
 def task_address(name, target):
@@ -61,11 +62,30 @@ class _Task:
         v = self.place("v") + block["v"] + block["v_frequency"] * frequency + block["bytes"] * span["first"] * channels
         self.code.call(kernel, [v, u, m + block["m_frequency"] * frequency, span["count"] * channels])
 
-    def scatter(self, block, m, channel, count):
+    def first_channels(self, begin, end):
+        """The first channels of some register blocks of those from `begin` to `end`."""
+        return [self.filters(number)["first"] for number in residence.some(begin, end - begin)]
+
+    def past(self, block, channels):
+        """Whether to write a block of outputs past the caches: its last rows of some of these channels are in none.
+
+        Behind the block that was written before the processor fetches ahead.
+        """
+        room, far = self.code.stack(8), self.fixed["far_cycles"]
+        room.store(0)
+        with self.code.when(far.compare(">", 0)):
+            array = (self.frame + FRAME_OUTPUT).load_pointer()
+            last = block["outputs"] + (block["output_count"] - 1) * self.fixed["output_bytes"]
+            out = array + self.task["out"] + (self.fixed.pointer("outputs") + last + OUTPUT_TO).load()
+            places = [out + self.fixed["out_channel"] * channel for channel in channels]
+            room.store(residence.is_far(self.code, array, places, far).choose(1, 0))
+        return room.load()
+
+    def scatter(self, block, m, channel, count, past):
         """Transform `count` channels of sums back, and watch for NaN and Inf."""
         out = (self.frame + FRAME_OUTPUT).load_pointer() + self.task["out"] + self.fixed["out_channel"] * channel
         bias = self.fixed.pointer("bias") + self.task["bias"] + self.fixed["itemsize"] * channel
-        arguments = [self.frame, block.at, m, self.rows_at, out, bias, count, self.flag()]
+        arguments = [self.frame, block.at, m, self.rows_at, out, bias, count, self.flag(), past]
         self.code.call(self.fixed.pointer("scatter"), arguments)
 
     def flag(self):
@@ -83,12 +103,12 @@ def _write_fused(module, target):
         scratch.store(key)
         this.gather(task["block"], code.value(0), channels, code.value(0), channels)
     this.flag().store(code.zero(code.vector("float32")))
-    m = this.place("m")
+    m, past = this.place("m"), this.past(block, this.first_channels(task["filters"], task["filters_end"]))
 
     def filters(number):
         part = this.filters(number)
         code.loop(this.fixed["frequencies"], lambda frequency: this.multiply(block, part, frequency, m, channels))
-        this.scatter(block, m, part["first"], part["count"])
+        this.scatter(block, m, part["first"], part["count"], past)
 
     code.loop(task["filters_end"], filters, start=task["filters"])
     code.finish()
@@ -117,9 +137,11 @@ def _write_pieces(module, target):
         code.loop(end, filters, start=first)
         return parts + fixed["parts"], fixed["adding"]
 
+    past = this.past(block, this.first_channels(first, end))
+
     def back(number):
         part = this.filters(number)
-        this.scatter(block, sums_of(part), part["first"], part["count"])
+        this.scatter(block, sums_of(part), part["first"], part["count"], past)
 
     code.loop(channels, piece, [code.value(0), code.value(0)], step=fixed["piece"])
     code.loop(end, back, start=first)
@@ -162,7 +184,8 @@ def _write_scatter_task(module, target):
     task, block, first = this.task, this.block(this.task["block"]), this.task["channel"]
     this.flag().store(this.code.zero(this.code.vector("float32")))
     m = this.place("m") + block["m"] + block["bytes"] * first
-    this.scatter(block, m, first, task["channel_end"] - first)
+    past = this.past(block, residence.some(first, task["channel_end"] - first))
+    this.scatter(block, m, first, task["channel_end"] - first, past)
     this.code.finish()
 
 
