@@ -41,7 +41,6 @@ def winograd_plan(spec, weight, bias):
         (str(FEW), wide.WidePlan),
         ("mb1ic3ih128oc64kh3ph1", wide.WidePlan),
         ("mb1ic3ih128oc64kh3ph1", winograd_plan),
-        ("mb1ic3ih129oc64kh3ph1", winograd_plan),  # rows begin anywhere
     ],
 )
 def test_outputs_are_the_same_past_the_caches(monkeypatch, text, plan, dtype, offset):
@@ -70,6 +69,23 @@ def test_large_outputs_of_few_products_go_past_the_caches(text, streams):
     assert plan._streams() == streams, str(spec)
     word = product.kernels.FRAME["far_cycles"] // 8
     assert (plan._frames[0].words[word] > 0) == (streams and target().pause == "pause"), str(spec)
+
+
+@whole_lines
+@pytest.mark.parametrize(
+    ("text", "streams"),
+    [
+        ("mb1ic3ih128oc64kh3ph1", True),
+        ("mb1ic3ih128oc8kh3ph1", False),  # the second-level caches hold it
+        ("mb1ic3ih130oc64kh3ph1", False),  # rows begin anywhere
+        ("mb8ic3ih48oc64kh3ph1", False),  # blocks begin anywhere
+        ("mb1ic256ih128oc64kh3ph1", False),  # many products for each output
+    ],
+)
+def test_winograd_writes_rows_of_whole_lines_past_the_caches(text, streams):
+    spec = ConvSpec.parse(text)
+    plan = winograd_plan(spec, np.ones(spec.weight_shape, spec.dtype), None)
+    assert plan._streams() == streams, str(spec)
 
 
 def test_processors_without_such_a_clock_write_through_the_caches():

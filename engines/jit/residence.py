@@ -31,13 +31,13 @@ BESIDE_BYTES = 512
 PAGES, PAGE_BYTES = 64, 4096
 
 
-def pays(target, nbytes, products):
+def pays(target, nbytes, products, most_cycles=None):
     """Whether to ask after results of `nbytes`, each vector of which takes so many multiply-adds.
 
     Only where vectors are whole lines: of parts of them memory would be written one by one.
     """
-    whole = target.vector_bytes == LINE_BYTES
-    return whole and nbytes >= LEAST_BYTES and products <= MOST_CYCLES * target.multiplies
+    cycles, most = products / target.multiplies, MOST_CYCLES if most_cycles is None else most_cycles
+    return target.vector_bytes == LINE_BYTES and nbytes >= LEAST_BYTES and cycles <= most
 
 
 def some(first, count):

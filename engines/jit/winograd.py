@@ -43,6 +43,12 @@ FREQUENCY_SHARE = 0.5
 TOGETHER = 4
 #: Tasks per thread that even out delays.
 TASKS_PER_THREAD = 4
+#: Cycles that a vector of outputs, which come in bursts, takes at most where they are written past the caches: F(6, 3),
+#: us through and past them, caches cold, 3 -> 64 channels at 224x224 1446 and 1073, 64 -> 64 6445 and 5831, 64 -> 128
+#: at 112x112 2892 and 2719, 64 -> 64 at 96x96 1299 and 1230; but 128 -> 128 at 112x112 6418 and 6424; 1 -> 64 at
+#: 576x576, 85 MB, 8409 and 4576.  Where most vectors lie across lines, 32 -> 64 at 150x150 1883 and 2045, 64 -> 64 at
+#: 64x64, batch 8, 3969 and 4205 (Zen 4, November 2026).
+STREAMED_CYCLES = 128
 
 
 class WinogradPlan:
@@ -282,11 +288,18 @@ class WinogradPlan:
             found[:, column] = np.arange(len(found)) * kernels.SCRATCH_HEAD
         return drivers.task_address(name, self._target), found
 
+    def _streams(self):
+        """Whether outputs are written past the caches where their memory is in none; most must be whole lines."""
+        plane, form = self._plane, self._form
+        written = plane.batch * plane.out_channels * math.prod(plane.out) * self._itemsize
+        products = self._group[0] * math.prod(form.products) / (form.down[0] * form.across[0])
+        whole = plane.out[1] % self._lanes == 0 and self._tiles[1] >= self._lanes
+        return whole and residence.pays(self._target, written, products, STREAMED_CYCLES)
+
     def _new_frame(self):
         form, plane, item = self._form, self._plane, self._itemsize
         outputs = plane.batch * plane.out_channels * math.prod(plane.out) * item
-        products = self._group[0] * math.prod(form.products) / (form.down[0] * form.across[0])
-        streams = residence.pays(self._target, outputs, products)
+        streams = self._streams()
         constants = {
             **{name: array.ctypes.data for name, array in self._arrays.items()},
             "gather": kernels.gather_address(form, self._target),
