@@ -128,10 +128,7 @@ def write_tile(code, dtype, filters, rows, heights, fold, asks, edge, spans, str
     kind = code.vector(dtype)
     source, out, bias, *lists = code.arguments[:9]
     pitch, out_step, out_pitch, valid_rows, columns, past, *edges = code.arguments[9:]
-    past = past.compare("!=", 0)
-    for distance in (out.number(), out_pitch, out_step):
-        past = past & (distance % kind.bytes).compare("==", 0)
-    past = past if streams else None
+    past = _past(past, (out.number(), out_pitch, out_step), kind) if streams else None
     reach = kind.lanes * (rows if fold else 1)
 
     def steps(sums, height, span, offsets, count, weights, x, shifts):
@@ -178,6 +175,14 @@ def write_tile(code, dtype, filters, rows, heights, fold, asks, edge, spans, str
 
     code.loop(columns, tile, step=reach)
     code.finish()
+
+
+def _past(past, distances, kind):
+    """Whether `past` is not 0, and all distances are whole lines."""
+    past = past.compare("!=", 0)
+    for distance in distances:
+        past = past & (distance % kind.bytes).compare("==", 0)
+    return past
 
 
 def _store(code, sums, out, out_pitch, valid_rows, columns, kind, fold, past):
