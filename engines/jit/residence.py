@@ -49,7 +49,10 @@ def is_far(code, array, places, cycles):
     """Whether reading the lines of `places`, of the array that begins at `array`, takes longer together than `cycles`.
 
     A line beside each is read before: the address of a page that was not met for long takes as long to find as a line.
+    Never without a clock.
     """
+    if not _has_clock(code.target):
+        return code.value(0).compare(">", 0)
     for place in places:
         _read(place + (array.number() - place.number()).most(-BESIDE_BYTES))
     return _cycles(code, places).compare(">", cycles)
@@ -58,12 +61,17 @@ def is_far(code, array, places, cycles):
 @functools.cache
 def far_cycles(target):
     """What `is_far` takes as its `cycles`: of the processor's clock, measured once; 0 where it has no such clock."""
-    if target.pause != "pause":  # no x86
+    if not _has_clock(target):
         return 0
     function = address("latency", (), target, lambda module: _write_latency(module, target))
     lines, found = np.zeros(PAGES * PAGE_BYTES, np.uint8), np.zeros(PAGES, np.int64)
     ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(function)(lines.ctypes.data, found.ctypes.data)
     return int(FAR_SHARE * np.median(found))
+
+
+def _has_clock(target):
+    """Whether generated code can read the processor's clock and drive lines out of its caches: on x86."""
+    return target.pause == "pause"
 
 
 def _write_latency(module, target):
