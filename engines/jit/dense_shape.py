@@ -99,7 +99,12 @@ class Shape:
 
     @cached_property
     def column_parts(self):
-        """Widths of neighbouring columns that see the same taps, if enough columns see fewer; otherwise one part."""
+        """Widths of neighbouring columns that see the same taps, if enough columns see fewer; otherwise one part.
+
+        One where slices and rows meet padding, too: a tile leaves out ranges of taps in two directions only.
+        """
+        if self._in_slices and any(self.padding[1]):
+            return (self.output[2],)
         columns = np.arange(self.output[2])
         begin, end = self._tap_range(2, columns, columns)
         if (end - begin).mean() > COLUMN_TAPS * self.kernel[2]:
@@ -127,7 +132,7 @@ class Shape:
         With taps along the depth, whole slices are left out, and rows by tiles at the edge; otherwise rows; and, if
         columns are given, taps of a row.  As `k`, `k_end`, `k_step`, `k_low` and `k_high` of a position.
         """
-        axis = 0 if self.kernel[0] > 1 or any(self.padding[0]) else 1
+        axis = 0 if self._in_slices else 1
         slices = np.arange(self.output[0])[:, None, None]
         first, last = (slices, slices) if axis == 0 else (first_row[:, None], last_row[:, None])
         begin, end = self._tap_range(axis, first, last)
@@ -145,6 +150,11 @@ class Shape:
         nothing = end == begin
         high = np.where(nothing, low, high)
         return {"k": begin, "k_end": end + nothing, "k_step": step, "k_low": low, "k_high": high}
+
+    @property
+    def _in_slices(self):
+        """Whether tiles leave out slices of taps."""
+        return self.kernel[0] > 1 or any(self.padding[0])
 
     def _tap_range(self, axis, first, last):
         """First and end tap along `axis` that outputs `first` to `last` see beside padding."""
