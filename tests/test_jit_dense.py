@@ -77,7 +77,7 @@ def test_inputs_are_read_in_place_where_kernels_leave_out_the_padding(text, copy
         "mb1ic5ih4iw2oc40kh5kw5ph4pw4",  # most of the outputs see padding
         "mb1ic6id3ih9iw14oc40kd3kh3kw3pd2ph2pw2",
         "mb1ic2id1ih4iw5oc1od2oh1ow8kd1kh3kw1pd1ph0pw0dd0dh1dw0",  # slices, rows and columns of padding
-        "mb1ic4id2ih5iw4oc17kd2kh3kw5pd1ph1pw4",
+        "mb1ic2id6ih6iw7oc3od3oh6ow9kd3kh2kw1pd0ph2pw2dd2dh2dw1",
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

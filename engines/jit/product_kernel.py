@@ -132,14 +132,6 @@ def write_kernel(module, tile, target):
             here = start + channel_bytes * channel if channel else start
             yield from (here + vector_bytes * v if v else here for v in range(tile.vectors))
 
-    def ask_inputs(k):
-        """All of a plane's lines before the next plane's."""
-        rounds = tile.lines // tile.each
-        for line in range(tile.each):
-            # The line of a vector's last byte: that of its first was asked for with the vector before.
-            place = (k % rounds * tile.each + line) * kind.bytes + (kind.bytes - 1)
-            code.prefetch(call.pointer("asks") + k // rounds * frame["x_channel"] + place, cache=tile.level)
-
     reach = tile.vectors * kind.bytes
     inside = frame["x_channel"] * SOON_ROUNDS
     beyond = inside - frame["x_channel"] * call["k_count"] + reach
@@ -151,7 +143,7 @@ def write_kernel(module, tile, target):
             code.prefetch(there + at)
 
     def multiply(k, panel, weights, *sums):
-        ask_inputs(k)
+        _ask_inputs(code, tile, frame, call, kind, k)
         if tile.soon:
             ask_soon(k, panel)
         if tile.in_place:
@@ -180,21 +172,31 @@ def write_kernel(module, tile, target):
         begins = places(call.pointer("start"), call["start_channel"], call["start_vector"])
         sums = [at.load(kind, mask if number % tile.vectors == last else None) for number, at in enumerate(begins)]
     _, _, *sums = code.loop(call["k_count"], multiply, [call.pointer("panel"), call.pointer("weights"), *sums])
-
-    def store():
-        for number, (place, total) in enumerate(zip(ends, sums, strict=True)):
-            place.store(total, mask if number % tile.vectors == last else None)
-
     if tile.streams:
         with code.either(through) as (yes, no):
             with yes:
-                store()
+                _store(tile, ends, sums, mask)
             with no:
                 for place, total in zip(ends, sums, strict=True):
                     place.stream(total)
     else:
-        store()
+        _store(tile, ends, sums, mask)
     code.finish()
+
+
+def _ask_inputs(code, tile, frame, call, kind, k):
+    """Ask for inputs of later tiles in round `k`, all of a plane's lines before the next plane's."""
+    rounds = tile.lines // tile.each
+    for line in range(tile.each):
+        # The line of a vector's last byte: that of its first was asked for with the vector before.
+        place = (k % rounds * tile.each + line) * kind.bytes + (kind.bytes - 1)
+        code.prefetch(call.pointer("asks") + k // rounds * frame["x_channel"] + place, cache=tile.level)
+
+
+def _store(tile, places, sums, mask):
+    """Store sums through the caches, each channel's last vector under `mask`."""
+    for number, (place, total) in enumerate(zip(places, sums, strict=True)):
+        place.store(total, mask if number % tile.vectors == tile.vectors - 1 else None)
 
 
 def write_pack(module, dtype, target):

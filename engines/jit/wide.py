@@ -15,7 +15,7 @@ import numpy as np
 
 from convbench import settings
 
-from . import residence, wide_kernel, wide_layout, wide_planes, wide_rectangles, wide_rolling, wide_sweep
+from . import residence, wide_kernel, wide_layout, wide_planes, wide_rectangles, wide_rolling, wide_stage, wide_sweep
 from .compile import address
 from .frames import FramePlan
 from .target import cache_bytes, target
@@ -163,7 +163,7 @@ def _tile(machine, dtype, filters, rows, heights, fold, *, asks=False, edge=Fals
 
 def _stage(machine, dtype, stride):
     def write(module):
-        wide_kernel.write_stage(Code(module, "stage", machine, "pp" + "i" * 9), dtype, stride)
+        wide_stage.write_stage(Code(module, "stage", machine, "pp" + "i" * 9), dtype, stride)
 
     return address("stage", (dtype, stride), machine, write)
 
