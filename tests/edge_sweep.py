@@ -211,7 +211,7 @@ def small_blocks():
     dense.cache_bytes = dense_layout.cache_bytes = dense_tasks.cache_bytes = product.cache_bytes = lambda level=2: (
         SMALL_CACHE
     )
-    product.PLACE_CYCLES = 1e9  # from panels, unless one tile has all channels
+    product.PLACE_CYCLES = product.FAR_PLACE_CYCLES = 1e9  # from panels, unless one tile has all channels
 
 
 def copies():

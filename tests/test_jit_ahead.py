@@ -88,14 +88,43 @@ def test_the_lines_of_a_round_are_asked_for_again():
     assert asks[1] - asks[0] == 4
 
 
+@pytest.mark.parametrize("multiplies", [1, 2])
 @pytest.mark.parametrize(("channels", "filters", "asks"), [(16, 64, {"outputs"}), (1024, 256, {"weights", "outputs"})])
-def test_dense_kernels_ask_for_outputs_and_for_far_weights(monkeypatch, channels, filters, asks):
+def test_dense_kernels_ask_for_outputs_and_for_far_weights(monkeypatch, channels, filters, asks, multiplies):
+    """And for their own inputs in time where two multiply-adds begin in a cycle."""
+    machine = dataclasses.replace(target(), multiplies=multiplies)
+    monkeypatch.setattr(dense, "target", lambda isa: machine)
     monkeypatch.setattr(ahead, "cache_bytes", lambda level=2: SMALL if level == 1 else 1 << 20)
     spec = ConvSpec(1, channels, filters, spatial=(14, 14), kernel=(1, 1))
     plan = dense.DensePlan(spec, np.ones(spec.weight_shape, spec.dtype))
-    assert plan._asks() == asks, str(spec)
+    assert plan._asks() == asks | ({"inputs"} if multiplies == 2 else set()), str(spec)
     last = dense.DensePlan(spec.replace(memory_format="channels_last"), np.ones(spec.weight_shape, spec.dtype))
     assert last._asks() == asks - {"outputs"}, str(spec)
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "vectors", "k_count", "same_sets", "in_place"),
+    [
+        (1, 256, 256, True, True),
+        (2, 256, 256, True, False),
+        (2, 196, 256, False, False),  # a tile's inputs would come from the second-level cache for each tile of channels
+        (2, 784, 16, False, True),  # they stay in the first
+    ],
+)
+def test_products_that_read_inputs_again_read_panels_where_that_takes_long(
+    monkeypatch, multiplies, vectors, k_count, same_sets, in_place
+):
+    monkeypatch.setattr(product, "cache_bytes", lambda level=2: SMALL if level == 1 else 1 << 20)
+    cut = product.choose.__wrapped__(64, vectors, k_count, 32, multiplies, False, same_sets)
+    assert cut.in_place == in_place, cut
+
+
+@pytest.mark.parametrize(("multiplies", "first_level", "rounds"), [(1, SMALL, 85), (2, SMALL, 341), (2, LARGE, 128)])
+def test_panels_leave_a_small_cache_where_two_multiplies_begin_in_a_cycle(
+    monkeypatch, multiplies, first_level, rounds
+):
+    monkeypatch.setattr(product, "cache_bytes", lambda level=2: first_level if level == 1 else 1 << 20)
+    assert product.block(3, ahead.LINE_BYTES, multiplies) == rounds
 
 
 def test_products_are_cut_into_as_many_tasks_for_each_thread(monkeypatch):

@@ -217,10 +217,11 @@ class DensePlan(Framed):
         need their address registers for the pixels (64 -> 256 channels at 56x56, 1x1, batch 8: 356 GFLOP/s without,
         162 with it; Zen 5, November 2026).
         """
+        many = math.prod(self._shape.kernel) > 1
         wanted = {
             "weights": are_far(self._weights.nbytes),
             "outputs": not self._shape.last,
-            "inputs": self._tiling.exact and math.prod(self._shape.kernel) > 1 and not self._shape.last,
+            "inputs": not self._shape.last and not self._layout.copying and (many or self._target.multiplies > 1),
         }
         return frozenset(name for name, asked in wanted.items() if asked)
 

@@ -19,7 +19,7 @@ from convbench import settings
 
 from . import parallel, residence
 from . import product_kernel as kernels
-from .ahead import LINE_BYTES, are_far, inputs_level
+from .ahead import LINE_BYTES, SMALL_CACHE, are_far, inputs_level
 from .dense_layout import shared
 from .dense_shape import CONFLICT_BYTES
 from .dense_tiling import INSTRUCTIONS_PER_CYCLE, in_halves, parts
@@ -29,6 +29,14 @@ from .target import cache_bytes, target
 #: Part of the L1 cache for the panel: of 48 KiB, 1024 -> 256 channels at 14x14, batch 8, 16 KiB 254, 24 KiB 287, 32 KiB
 #: 271 GFLOP/s (Zen 5, November 2026); of 32 KiB a busy neighbour leaves no more either.
 PANEL_SHARE = 0.5
+#: The same of 32 KiB where two multiply-adds begin per cycle: there the processor fetches ahead what lies together, and
+#: sums that stay in registers are worth more.  Half, twice and four times the L1 cache, tiles of 9 x 3, us: 512 -> 128
+#: channels at 28x28 918, 858, 842, 320 -> 320 at 64x64 8171, 7566, 7566, 2048 -> 512 at 14x14 3201, 2910, 2937; with
+#: strides the same, or half and four times 1.1 of the time (Cascade Lake, November 2026).
+FAR_PANEL_SHARE = 2
+#: What a round of such a processor takes more for each vector of inputs: 256 -> 64 channels at 64x64, tiles of 8 x 3
+#: 1.34, 13 x 2 1.49, 6 x 4 1.34 ms, 512 -> 128 at 28x28 872, 958, 918 us, 64 -> 256 at 56x56 1.24, 1.55, 1.23 ms.
+FAR_VECTOR_CYCLES = 0.55
 #: Bytes of one block of k's weights that stream from the L2 cache, and of sums that stay there between blocks of k.
 WEIGHT_BYTES = 256 * 1024
 SUM_BYTES = 128 * 1024
@@ -49,6 +57,12 @@ PACK_CYCLES = 6
 #: In place and from panels, us: 320 -> 320 channels at 64x64, tiles of 6 x 4, 4014, 4318; 64 -> 128 at 112x112, batch
 #: 2, tiles of 4 x 4, 2445, 2246 (Zen 4, November 2026).
 PLACE_CYCLES = 0.4
+#: Where two multiply-adds begin per cycle, a copied vector, and one that is read again where it lies: of a tile whose
+#: inputs take no more than a part of the L1 cache as above, else more, and most where planes want the same sets of the
+#: caches.  In place and from panels, ms: 256 -> 64 channels at 56x56 2.22 and 1.72, 128 -> 512 at 28x28 1.41 and 1.02,
+#: 192 -> 64 at 35x35, batch 8, 3.42 and 3.11; 256 -> 64 at 64x64 3.90 and 1.97, 320 -> 320 18.4 and 7.9; but 16 -> 96 at
+#: 112x112 and 144 -> 24 at 56x56 the same (Cascade Lake, November 2026).
+FAR_PACK_CYCLES, FAR_PLACE_CYCLES, SAME_SETS_CYCLES, NEAR_SHARE = 9, 3, 12, 0.125
 #: Tiles of pixels whose inputs, read in place, are asked for together where one or two tiles of channels read them, for
 #: memory likes long runs of a plane.  Caches cold, 256 -> 16 channels at 56x56, one tile 308, two 149, four 140 us; hot
 #: 69, 73, 73, and 512 -> 12 at 64x64 113, 113, 115 (Zen 5, November 2026; more in docs/kernels.md).  More tiles of
@@ -85,8 +99,11 @@ class Cut:
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(channels, vectors, k_count, registers, multiplies, strided):
-    """The best `Cut` of `channels` output channels and `vectors` vectors of pixels."""
+def choose(channels, vectors, k_count, registers, multiplies, strided, same_sets):
+    """The best `Cut` of `channels` output channels and `vectors` vectors of pixels.
+
+    `same_sets` if the planes of inputs want the same sets of the caches.
+    """
     best, best_score = None, math.inf
     for most_vectors in range(1, min(vectors, MOST_VECTORS) + 1):
         most = (registers - SPARE_REGISTERS) // most_vectors - 1
@@ -96,31 +113,43 @@ def choose(channels, vectors, k_count, registers, multiplies, strided):
             if down[0] * across[0] * 4 < registers and count > math.ceil(channels / most):
                 break
             for in_place in (False,) if strided else (True, False):
-                cycles = _cycles(down, across, k_count, multiplies, in_place)
+                cycles = _cycles(down, across, k_count, multiplies, in_place, same_sets)
                 score = cycles * (1 + KERNEL_WORTH * len(set(down)) * len(set(across)))
                 if score < best_score:
                     best, best_score = Cut(tuple(down), tuple(across), in_place, cycles), score
     return best
 
 
-def _cycles(down, across, k_count, multiplies, in_place):
+def _cycles(down, across, k_count, multiplies, in_place, same_sets):
     """Modelled cycles of all tiles, and of the copies or what they would have saved."""
     inputs = k_count * sum(across)
-    total = PLACE_CYCLES * inputs * (len(down) - 1) if in_place else PACK_CYCLES * inputs
+    copied = PACK_CYCLES if multiplies == 1 else FAR_PACK_CYCLES
+    again = _again_cycles(k_count * across[0] * LINE_BYTES, multiplies, same_sets)
+    total = inputs * (again * (len(down) - 1) if in_place else copied)
     for rows in set(down):
         for vectors in set(across):
             products = rows * vectors
             instructions = products + rows + vectors + ROUND_INSTRUCTIONS
             each = max(products / multiplies, instructions / INSTRUCTIONS_PER_CYCLE)
-            blocks = 1 if in_place else math.ceil(k_count / block(vectors, 64))
+            rounds = block(vectors, LINE_BYTES, multiplies)
+            each += 0 if in_place or multiplies == 1 else FAR_VECTOR_CYCLES * vectors
+            blocks = 1 if in_place else math.ceil(k_count / rounds)
             cycles = k_count * each + blocks * (TILE_CYCLES + CHANNEL_CYCLES * rows + SUM_CYCLES * products)
             total += cycles * down.count(rows) * across.count(vectors)
     return total
 
 
-def block(vectors, vector_bytes):
-    """Rounds of k whose panel fits its share of the L1 cache."""
-    return int(PANEL_SHARE * cache_bytes(1)) // (vectors * vector_bytes)
+def _again_cycles(nbytes, multiplies, same_sets):
+    """Cycles that a vector of a tile's `nbytes` of inputs takes more where it lies than in a panel, when read again."""
+    if multiplies == 1 or (nbytes <= NEAR_SHARE * cache_bytes(1) and not same_sets):
+        return PLACE_CYCLES
+    return SAME_SETS_CYCLES if same_sets else FAR_PLACE_CYCLES
+
+
+def block(vectors, vector_bytes, multiplies):
+    """Rounds of k whose panel is no larger than its share of the L1 cache."""
+    share = FAR_PANEL_SHARE if multiplies > 1 and cache_bytes(1) <= SMALL_CACHE else PANEL_SHARE
+    return int(share * cache_bytes(1)) // (vectors * vector_bytes)
 
 
 class ProductPlan(Framed):
@@ -154,12 +183,12 @@ class ProductPlan(Framed):
         self._plane, self._pixels = math.prod(spec.spatial), math.prod(spec.output_spatial)
         self._strided = any(stride > 1 for stride in spec.stride)
         vectors = math.ceil(self._pixels / self._lanes)
-        self._cut = choose(
-            self._outputs, vectors, self._inputs, self._target.registers, self._target.multiplies, self._strided
-        )
+        self._same_sets = self._plane * self._itemsize % CONFLICT_BYTES == 0
+        machine = self._target.registers, self._target.multiplies
+        self._cut = choose(self._outputs, vectors, self._inputs, *machine, self._strided, self._same_sets)
         self._in_place = self._cut.in_place
         self._run_tiles = RUN_TILES if self._in_place and len(self._cut.channels) <= FEW_TILES else 1
-        panel = block(max(self._cut.vectors), self._target.vector_bytes)
+        panel = block(max(self._cut.vectors), self._target.vector_bytes, self._target.multiplies)
         self._k_block = self._inputs if self._in_place else min(self._inputs, panel)
         self._from_zero = bias is None and self._k_block == self._inputs
         self._pack(np.asarray(weight, spec.dtype), bias)
@@ -351,9 +380,8 @@ class ProductPlan(Framed):
         us, 128 -> 256 at 56x56 293 and 289, 64 -> 128 107 and 105 (Zen 4, November 2026).
         """
         lines = self._inputs * vectors * self._run_tiles
-        same_sets = self._plane * self._itemsize % CONFLICT_BYTES == 0
         apart = self._in_place or self._strided
-        return inputs_level(lines * LINE_BYTES, self._strided or same_sets) if apart else 1
+        return inputs_level(lines * LINE_BYTES, self._strided or self._same_sets) if apart else 1
 
     def _new_frame(self):
         """Constants and scratch for one caller at a time."""
