@@ -120,9 +120,7 @@ def test_products_that_read_inputs_again_read_panels_where_that_takes_long(
 
 
 @pytest.mark.parametrize(("multiplies", "first_level", "rounds"), [(1, SMALL, 85), (2, SMALL, 341), (2, LARGE, 128)])
-def test_panels_leave_a_small_cache_where_two_multiplies_begin_in_a_cycle(
-    monkeypatch, multiplies, first_level, rounds
-):
+def test_panels_leave_a_small_cache_where_two_multiplies_begin_in_a_cycle(monkeypatch, multiplies, first_level, rounds):
     monkeypatch.setattr(product, "cache_bytes", lambda level=2: first_level if level == 1 else 1 << 20)
     assert product.block(3, ahead.LINE_BYTES, multiplies) == rounds
 
