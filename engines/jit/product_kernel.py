@@ -142,15 +142,18 @@ def write_kernel(module, tile, target):
         for at in (*range(0, reach, kind.bytes), reach - 1):
             code.prefetch(there + at)
 
-    def multiply(k, panel, weights, *sums):
-        _ask_inputs(code, tile, frame, call, kind, k)
+    plane, rounds = frame["x_channel"], tile.lines // tile.each
+    step = plane if tile.in_place else tile.vectors * kind.bytes
+    masks = [*[None] * last, mask if tile.in_place else None]
+    align = None if tile.in_place else kind.bytes
+
+    def multiply(turn, k, panel, weights, asks, *sums):
+        for line in range(turn * tile.each, (turn + 1) * tile.each):
+            # That of a vector's last byte: the line of its first was asked for with the vector before.
+            code.prefetch(asks + (line * kind.bytes + kind.bytes - 1), cache=tile.level)
         if tile.soon:
             ask_soon(k, panel)
-        if tile.in_place:
-            masks = [*[None] * last, mask]
-            inputs = [(panel + v * kind.bytes).load(kind, masks[v]) for v in range(tile.vectors)]
-        else:
-            inputs = [(panel + v * kind.bytes).load(kind, align=kind.bytes) for v in range(tile.vectors)]
+        inputs = [(panel + v * kind.bytes).load(kind, masks[v], align=align) for v in range(tile.vectors)]
         if tile.asks:
             ask(code, weights, tile.channels * kind.itemsize)
         following = iter(sums)
@@ -158,8 +161,17 @@ def write_kernel(module, tile, target):
         for channel in range(tile.channels):
             weight = (weights + channel * kind.itemsize).broadcast(kind)
             products += [next(following).fma(weight, value) for value in inputs]
-        step = frame["x_channel"] if tile.in_place else tile.vectors * kind.bytes
-        return [panel + step, weights + tile.channels * kind.itemsize, *products]
+        return [panel + step, weights + tile.channels * kind.itemsize, asks, *products]
+
+    def one_plane_asked(k, *carried):
+        for turn in range(rounds):
+            carried = multiply(turn, k, *carried)
+        panel, weights, asks, *sums = carried
+        return [panel, weights, asks + plane, *sums]
+
+    def one_round(k, *carried):
+        panel, weights, asks, *sums = multiply(0, k, *carried)
+        return [panel, weights, asks + tile.each * kind.bytes, *sums]
 
     ends = list(places(call.pointer("out"), frame["out_channel"], kind.bytes))
     through = call["past"].compare("==", 0)
@@ -171,7 +183,11 @@ def write_kernel(module, tile, target):
     else:
         begins = places(call.pointer("start"), call["start_channel"], call["start_vector"])
         sums = [at.load(kind, mask if number % tile.vectors == last else None) for number, at in enumerate(begins)]
-    _, _, *sums = code.loop(call["k_count"], multiply, [call.pointer("panel"), call.pointer("weights"), *sums])
+    k_count, carried = call["k_count"], [call.pointer(name) for name in ("panel", "weights", "asks")] + sums
+    carried = code.loop(k_count - (rounds - 1), one_plane_asked, carried, step=rounds)
+    if rounds > 1:
+        carried = code.loop(k_count, one_round, carried, start=k_count // rounds * rounds)
+    _, _, _, *sums = carried
     if tile.streams:
         with code.either(through) as (yes, no):
             with yes:
@@ -182,15 +198,6 @@ def write_kernel(module, tile, target):
     else:
         _store(tile, ends, sums, mask)
     code.finish()
-
-
-def _ask_inputs(code, tile, frame, call, kind, k):
-    """Ask for inputs of later tiles in round `k`, all of a plane's lines before the next plane's."""
-    rounds = tile.lines // tile.each
-    for line in range(tile.each):
-        # The line of a vector's last byte: that of its first was asked for with the vector before.
-        place = (k % rounds * tile.each + line) * kind.bytes + (kind.bytes - 1)
-        code.prefetch(call.pointer("asks") + k // rounds * frame["x_channel"] + place, cache=tile.level)
 
 
 def _store(tile, places, sums, mask):
