@@ -59,9 +59,9 @@ PACK_CYCLES = 6
 PLACE_CYCLES = 0.4
 #: Where two multiply-adds begin per cycle, a copied vector, and one that is read again where it lies: of a tile whose
 #: inputs take no more than a part of the L1 cache as above, else more, and most where planes want the same sets of the
-#: caches.  In place and from panels, ms: 256 -> 64 channels at 56x56 2.22 and 1.72, 128 -> 512 at 28x28 1.41 and 1.02,
-#: 192 -> 64 at 35x35, batch 8, 3.42 and 3.11; 256 -> 64 at 64x64 3.90 and 1.97, 320 -> 320 18.4 and 7.9; but 16 -> 96 at
-#: 112x112 and 144 -> 24 at 56x56 the same (Cascade Lake, November 2026).
+#: caches.  In place and from panels, ms: 256 -> 64 channels at 56x56 1.19 and 1.01, 128 -> 512 at 28x28 1.01 and 0.76;
+#: 256 -> 64 at 64x64 2.21 and 1.41, 320 -> 320 15.3 and 7.9; but the same for 16 -> 96 at 112x112 and 144 -> 24 at
+#: 56x56 (Cascade Lake, November 2026).
 FAR_PACK_CYCLES, FAR_PLACE_CYCLES, SAME_SETS_CYCLES, NEAR_SHARE = 9, 3, 12, 0.125
 #: Tiles of pixels whose inputs, read in place, are asked for together where one or two tiles of channels read them, for
 #: memory likes long runs of a plane.  Caches cold, 256 -> 16 channels at 56x56, one tile 308, two 149, four 140 us; hot
