@@ -48,6 +48,7 @@ from convbench.engines.jit import (
     patches,
     patches_layout,
     product,
+    product_tiling,
     residence,
     separable,
     spectral,
@@ -208,10 +209,10 @@ class Family:
 
 def small_blocks():
     """Several blocks of k, of the dense and of the product kernels."""
-    dense.cache_bytes = dense_layout.cache_bytes = dense_tasks.cache_bytes = product.cache_bytes = lambda level=2: (
-        SMALL_CACHE
+    dense.cache_bytes = dense_layout.cache_bytes = dense_tasks.cache_bytes = product_tiling.cache_bytes = (
+        lambda level=2: SMALL_CACHE
     )
-    product.PLACE_CYCLES = product.FAR_PLACE_CYCLES = 1e9  # from panels, unless one tile has all channels
+    product_tiling.PLACE_CYCLES = product_tiling.FAR_PLACE_CYCLES = 1e9  # from panels, unless one tile has all channels
 
 
 def copies():
