@@ -215,14 +215,17 @@ class DensePlan(Framed):
         Weights and outputs where both are: 256 -> 1024 channels at 14x14, 1x1, batch 8, weights only 4.72 ms, both
         4.26; 512 -> 1024 at 28x28, stride 2, batch 8, 8.84 and 8.59 (Zen 4).  Not outputs channels-last, where kernels
         need their address registers for the pixels (64 -> 256 channels at 56x56, 1x1, batch 8: 356 GFLOP/s without,
-        162 with it; Zen 5, November 2026).  Inputs of single taps where two multiply-adds begin per cycle, and a cache is
-        waited for twice as long: 192 -> 64 channels at 35x35, 1x1, 286 and 233 us, batch 8 1.84 and 1.54 ms (Cascade Lake).
+        162 with it; Zen 5, November 2026).
+
+        Inputs of single taps where two multiply-adds begin per cycle, and a cache is waited for twice as long: 192 -> 64
+        channels at 35x35, 1x1, 286 and 233 us, batch 8 1.84 and 1.54 ms (Cascade Lake).
         """
-        many = math.prod(self._shape.kernel) > 1
+        rows_of_taps = self._tiling.exact and math.prod(self._shape.kernel) > 1
+        in_place = not self._shape.last and not self._layout.copying
         wanted = {
             "weights": are_far(self._weights.nbytes),
             "outputs": not self._shape.last,
-            "inputs": not self._shape.last and not self._layout.copying and (many or self._target.multiplies > 1),
+            "inputs": in_place and (rows_of_taps or self._target.multiplies > 1),
         }
         return frozenset(name for name, asked in wanted.items() if asked)
 
