@@ -217,8 +217,8 @@ class DensePlan(Framed):
         need their address registers for the pixels (64 -> 256 channels at 56x56, 1x1, batch 8: 356 GFLOP/s without,
         162 with it; Zen 5, November 2026).
 
-        Inputs of single taps where two multiply-adds begin per cycle, and a cache is waited for twice as long: 192 -> 64
-        channels at 35x35, 1x1, 286 and 233 us, batch 8 1.84 and 1.54 ms (Cascade Lake).
+        Inputs of single taps where two multiply-adds begin per cycle, and a cache is waited for twice as long: 192 ->
+        64 channels at 35x35, 1x1, 286 and 233 us, batch 8 1.84 and 1.54 ms (Cascade Lake).
         """
         rows_of_taps = self._tiling.exact and math.prod(self._shape.kernel) > 1
         in_place = not self._shape.last and not self._layout.copying
