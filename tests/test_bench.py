@@ -207,7 +207,9 @@ def test_bench_end_to_end_outside_any_checkout(environment, scratch, tmp_path):
     assert saved.bandwidth > 0
     assert all(peak > 0 for peak in saved.peaks.values())
     assert list(scratch.iterdir()) == []
-    code = f"import convbench; s = convbench.select(convbench.ConvSpec.parse({TINY!r})); print(s.engine, s.source)"
+    # By records only: a busy machine's times may be so long that an engine without any is expected to be faster.
+    choice = f"convbench.select(convbench.ConvSpec.parse({TINY!r}), tuning='replay')"
+    code = f"import convbench; s = {choice}; print(s.engine, s.source)"
     after = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert after.stdout.split() == ["direct", "record"]
 
