@@ -232,9 +232,9 @@ def test_a_network_needs_few_kernels(network, most):
     )
     folder = os.path.dirname(__file__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
-    # 30 for 42 plans, 31 for 38 on AVX-512 that multiplies a vector a cycle, 34 and 35 where it is two: two families, two
-    # of ResNet's tiles with near and with far weights, products in place and from panels, and of MobileNet's depthwise
-    # layers strips for each width.
+    # 30 for 42 plans, 31 for 38 on AVX-512 that multiplies a vector a cycle, 34 and 35 where it is two: two families,
+    # two of ResNet's tiles with near and with far weights, products in place and from panels, and of MobileNet's
+    # depthwise layers strips for each width.
     layers, compiled = map(int, done.stdout.split())
     assert 1 < compiled <= most < 2 * layers
 

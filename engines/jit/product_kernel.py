@@ -6,8 +6,8 @@ is a matrix product. One tile is some output channels x some vectors of pixels, 
 runs: as many broadcasts of weights as channels and loads as vectors, for channels x vectors multiply-adds.
 Sums are stored as they are, for a channel's pixels lie together.
 
-The inputs of a tile are copied into a *panel* first, a block of k at a time, which stays in or near the L1 cache while
-all the task's channels are computed from it; weights, in the order of their use, stream past it.  So what a
+The inputs of a tile are copied into a *panel* first, a block of k at a time, which stays in or near the L1 cache
+while all the task's channels are computed from it; weights, in the order of their use, stream past it.  So what a
 round takes from the L2 cache are 4 bytes for every channel, and reads of distant planes are few (K. Goto and
 R. van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, 2008, with the sides exchanged).  Where few tiles
 of channels would read a panel, inputs are read where they lie, and sums stay in registers for all of k.
@@ -158,7 +158,7 @@ def write_kernel(module, tile, target):
 def _all_rounds(code, tile, plane, call, mask, sums):
     """The sums after all rounds of k; `plane` is the distance of two planes of inputs.
 
-    Rounds that ask for one plane's lines are written one after the other, so that no round divides or computes addresses:
+    Rounds that ask for one plane's lines are written one after the other, so that none divides or computes addresses:
     64 -> 256 channels at 56x56, batch 8, 1.14 of the speed, others 1.01 to 1.14 (Cascade Lake, November 2026).
     """
     kind, rounds = code.vector(tile.dtype), tile.lines // tile.each
