@@ -4,7 +4,7 @@
 
 The dense kernels hold channels in vectors, so their sums are transposed when they are stored, and they read a
 few pixels from each of many distant planes.  Here sums lie as the output does, inputs are read where they lie or from
-a panel that stays in the L1 cache (`product_kernel`), and strides cost nothing but in the copy to that.
+a panel that stays in or near the L1 cache (`product_kernel`), and strides cost nothing but in the copy to that.
 
 Wins on 1x1 layers in planes of some vectors; in small ones the last vector is mostly empty.
 """

@@ -16,8 +16,9 @@ PANEL_SHARE = 0.5
 #: channels at 28x28 918, 858, 842, 320 -> 320 at 64x64 8171, 7566, 7566, 2048 -> 512 at 14x14 3201, 2910, 2937; with
 #: strides the same, or half and four times 1.1 of the time (Cascade Lake, November 2026).
 FAR_PANEL_SHARE = 2
-#: What a round of such a processor takes more for each vector of inputs: 256 -> 64 channels at 64x64, tiles of 8 x 3
-#: 1.34, 13 x 2 1.49, 6 x 4 1.34 ms, 512 -> 128 at 28x28 872, 958, 918 us, 64 -> 256 at 56x56 1.24, 1.55, 1.23 ms.
+#: What a round from a panel takes more for each vector of inputs where two multiply-adds begin per cycle.  Tiles of
+#: 8 x 3, 13 x 2 and 6 x 4, ms: 256 -> 64 channels at 64x64 1.34, 1.49, 1.34, 512 -> 128 at 28x28 0.87, 0.96, 0.92,
+#: 64 -> 256 at 56x56 1.35, 1.55, 1.23 (Cascade Lake, November 2026; a Zen 5 has not been asked again).
 FAR_VECTOR_CYCLES = 0.55
 #: Registers besides sums and inputs: the weight being multiplied, and one in flight.
 SPARE_REGISTERS = 2
@@ -101,9 +102,8 @@ def _cycles(down, across, k_count, multiplies, in_place, same_sets):
             products = rows * vectors
             instructions = products + rows + vectors + ROUND_INSTRUCTIONS
             each = max(products / multiplies, instructions / INSTRUCTIONS_PER_CYCLE)
-            rounds = block(vectors, LINE_BYTES, multiplies)
             each += 0 if in_place or multiplies == 1 else FAR_VECTOR_CYCLES * vectors
-            blocks = 1 if in_place else math.ceil(k_count / rounds)
+            blocks = 1 if in_place else math.ceil(k_count / block(vectors, LINE_BYTES, multiplies))
             cycles = k_count * each + blocks * (TILE_CYCLES + CHANNEL_CYCLES * rows + SUM_CYCLES * products)
             total += cycles * down.count(rows) * across.count(vectors)
     return total
