@@ -84,13 +84,23 @@ def test_the_lines_of_a_round_are_asked_for_again():
     """
     machine = target()
     ways = {"in_place": True, "from_zero": True, "asks": False, "soon": False, "streams": False}
-    tile = product.kernels.Tile(8, 3, "float32", **ways, lines=6, each=3, level=2)
+    tile = product.kernels.Tile(8, 3, "float32", **ways, lines=6, rounds=2, level=2)
     far, both = (
         compiler.assembly(machine, lambda module, each=each: product.kernels.write_kernel(module, each, machine))
         for each in (tile, dataclasses.replace(tile, soon=True))
     )
     asks = [sum("prefetch" in line or "prfm" in line for line in text.splitlines()) for text in (far, both)]
     assert asks[1] - asks[0] == 3 * 4
+
+
+@pytest.mark.parametrize(("lines", "rounds"), [(3, 1), (3, 2), (3, 8), (6, 4), (1, 5)])
+def test_each_line_of_a_plane_is_asked_for_once(lines, rounds):
+    """In the rounds that share it, and an equal part in one that is left over, beside the lines that are stored to."""
+    ways = {"in_place": False, "from_zero": True, "asks": False, "soon": False, "streams": False}
+    tile = product.kernels.Tile(8, 3, "float32", **ways, lines=lines, rounds=rounds, level=2)
+    text = compiler.assembly(target(), lambda module: product.kernels.write_kernel(module, tile, target()))
+    asks = sum("prefetch" in line or "prfm" in line for line in text.splitlines())
+    assert asks == 8 * 3 + lines + (math.ceil(lines / rounds) if rounds > 1 else 0)
 
 
 @pytest.mark.parametrize("multiplies", [1, 2])
@@ -137,31 +147,35 @@ def test_products_are_cut_into_as_many_tasks_for_each_thread(monkeypatch):
     assert len(plan._tasks) % 2 == 0, str(spec)
 
 
+@pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize(("inputs", "filters"), [(96, 8), (96, 40), (96, 200), (130, 8), (130, 40), (130, 200)])
-def test_products_in_place_ask_for_all_of_the_next_tiles_inputs(monkeypatch, inputs, filters):
-    """Each turn of channels asks for a part of the planes, and some tiles of pixels together for a run of each."""
+def test_products_ask_for_all_of_the_next_tiles_inputs(monkeypatch, inputs, filters, in_place):
+    """Each turn of channels for a part of the planes; in place, some tiles of pixels together for a run of each."""
 
     def tiles_of_8_by_3(channels, vectors, *_):
-        return product_tiling.Cut((8,) * (channels // 8), tuple(product.parts(vectors, -(-vectors // 3))), True, 1e6)
+        return product_tiling.Cut(
+            (8,) * (channels // 8), tuple(product.parts(vectors, -(-vectors // 3))), in_place, 1e6
+        )
 
     monkeypatch.setattr(product, "choose", tiles_of_8_by_3)
+    monkeypatch.setattr(product, "block", lambda *_: inputs)
     spec = ConvSpec.parse(f"mb1ic{inputs}ih24oc{filters}kh1")
     plan = product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype), isa="baseline")
-    plane, vector, turns = 24 * 24 * 4, plan._target.vector_bytes, len(plan._cut.channels)
+    plane, vector, rounds = 24 * 24 * 4, plan._target.vector_bytes, plan._rounds
     column = {name: plan._tiles[:, number] for number, name in enumerate(product.kernels.TILE)}
-    planes = math.ceil(inputs / plan._run_tiles)
+    task = {name: plan._tasks[:, number] for number, name in enumerate(product.kernels.TASK)}
+    turns, planes = int((task["row_end"] - task["row"]).min()), math.ceil(inputs / plan._run_tiles)
 
     def asked(tile):
-        vectors = int(column["vectors"][tile])
-        lines, each = plan._lines(vectors), plan._each(vectors)
+        lines = plan._lines(int(column["vectors"][tile]))
         run = plan._runs[(column["runs"][tile] - plan._runs.ctypes.data) // 8]
+        share = column["turn_planes"][tile] if in_place else math.ceil(inputs / turns)
         for turn in range(turns):
-            begin = turn * column["turn_planes"][tile]
-            begin = begin if begin < planes else 0
-            for k in range(inputs):
-                ask = k % (lines // each) * each
-                place = run + (begin + k // (lines // each)) * plane
-                yield from (place + (ask + line) * vector + vector - 1 for line in range(each))
+            begin = turn * share if turn * share < planes else 0
+            for k in range(inputs // rounds):
+                yield from (run + (begin + k) * plane + line * vector + vector - 1 for line in range(lines))
+            last = run + (begin + inputs // rounds) * plane
+            yield from (last + at * vector + vector - 1 for at in range(inputs % rounds * math.ceil(lines / rounds)))
 
     for first in range(0, len(plan._tiles) - 2 * plan._run_tiles, plan._run_tiles):
         asks = set().union(*(asked(tile) for tile in range(first, first + plan._run_tiles)))

@@ -34,6 +34,11 @@ SUM_BYTES = 128 * 1024
 #: channels ask for a part each, and one tile of pixels is enough: 64 -> 256 at 56x56, batch 8, 1 4236, 2 4490, 4 4702
 #: us (Zen 4).
 RUN_TILES, FEW_TILES = 2, 2
+#: Rounds at most that share the lines of a plane which they ask for, written one after the other.  Two threads, ms, all
+#: asked for in as many rounds as lines, and in 8: 256 -> 64 channels at 56x56, batch 8, 6.22 and 5.43, 192 -> 64 at
+#: 35x35, batch 16, 4.15 and 3.67, 512 -> 128 at 28x28 0.49 and 0.47; 12, 16 and 24 rounds 0.94 to 1.01 of the speed
+#: of 8 (Cascade Lake, November 2026).
+MOST_ROUNDS = 8
 #: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.  64 -> 128 channels at 56x56, stride
 #: 2, in 2, 4, 6, 8 and 26 tasks 80, 84, 85, 82, 81 us: short ones cost nothing (Zen 4, November 2026).
 TASKS_PER_THREAD, TASK_CYCLES = 8, 20_000
@@ -114,6 +119,7 @@ class ProductPlan(Framed):
         across = np.array(self._cut.vectors)
         first = (np.cumsum(across) - across) * self._lanes
         begins = self._segment_table(first)
+        self._rounds = self._asking_rounds(int(np.diff(begins).max()))
         rows = {
             "x": 0 if self._strided else first * self._itemsize,
             "out": first * self._itemsize,
@@ -163,8 +169,7 @@ class ProductPlan(Framed):
             following = np.minimum((tiles // together + 1) * together, len(tiles))
             share = tiles % together * math.ceil(self._inputs / together) * self._plane * self._itemsize
             self._runs, following = x[following] + share, tiles
-            rounds = [self._lines(vectors) // self._each(vectors) for vectors in self._cut.vectors]
-            turn_planes = np.maximum(self._inputs // np.array(rounds), 1)
+            turn_planes = max(self._inputs // self._rounds, 1)
         return {
             "runs": self._runs.ctypes.data + 8 * begins[following],
             "run_count": counts[following],
@@ -177,11 +182,20 @@ class ProductPlan(Framed):
             return self._run_tiles * vectors
         return self._spec.stride[-1] if self._strided else vectors  # of which a vector of outputs reads so many, or one
 
-    def _each(self, vectors):
-        """How many of those in a round, as few as can be with so many tiles of channels."""
-        lines, turns = self._lines(vectors), len(self._cut.channels)
-        least = math.ceil(vectors / turns) if self._in_place else 1
-        return next(each for each in range(least, lines + 1) if lines % each == 0)
+    def _asking_rounds(self, runs):
+        """Rounds that ask for a plane's lines together, where a tile has so many `runs` of inputs.
+
+        As many as tiles of channels of a task share what is asked for, so that none is asked for twice; those that a
+        block of k leaves over must do for a plane, too.
+        """
+        sharing = self._run_tiles * (len(self._cut.channels) // self._parts()[1]) // runs
+        lines = self._lines(max(self._cut.vectors))
+
+        def complete(rounds):
+            left = self._k_block % rounds
+            return left == 0 or left * math.ceil(lines / rounds) >= lines
+
+        return next((rounds for rounds in range(min(MOST_ROUNDS, sharing), 1, -1) if complete(rounds)), 1)
 
     def _row_table(self):
         """A record for each (group, tile of channels)."""
@@ -196,10 +210,9 @@ class ProductPlan(Framed):
         }
         return table(kernels.ROWS, rows).reshape(-1, len(kernels.ROWS))
 
-    def _task_table(self):
-        """A record for each (image, group, range of tiles, range of channels)."""
-        spec, item = self._spec, self._itemsize
-        images = spec.batch * spec.groups
+    def _parts(self):
+        """Into how many ranges of tiles of pixels, and of tiles of channels, tasks cut an image (and group)."""
+        item, images = self._itemsize, self._spec.batch * self._spec.groups
         down, across = len(self._cut.channels), len(self._cut.vectors)
         cycles = self._cut.cycles * images
         wanted = max(1, min(int(cycles / TASK_CYCLES), TASKS_PER_THREAD * settings.get_num_threads()))
@@ -210,6 +223,14 @@ class ProductPlan(Framed):
             tile_parts = max(tile_parts, math.ceil(self._pixels * self._outputs * item / row_parts / SUM_BYTES))
         tile_parts = min(tile_parts, across)
         row_parts = min(down, max(row_parts, math.ceil(wanted / (images * tile_parts))))
+        return tile_parts, row_parts
+
+    def _task_table(self):
+        """A record for each (image, group, range of tiles, range of channels)."""
+        spec, item = self._spec, self._itemsize
+        images = spec.batch * spec.groups
+        down, across = len(self._cut.channels), len(self._cut.vectors)
+        tile_parts, row_parts = self._parts()
         tile_ends = np.cumsum(in_halves(parts(across, tile_parts)))[:, None]
         row_ends = np.cumsum(in_halves(parts(down, row_parts)))
         image = np.arange(images)[:, None, None]
@@ -235,7 +256,7 @@ class ProductPlan(Framed):
                 v,
                 **ways,
                 lines=self._lines(v),
-                each=self._each(v),
+                rounds=self._rounds,
                 level=self._input_level(v),
                 soon=self._is_soon(v),
                 streams=self._streams(),

@@ -15,6 +15,7 @@ of channels would read a panel, inputs are read where they lie, and sums stay in
 
 import contextlib
 import dataclasses
+import math
 
 from . import compile as compiler
 from . import residence
@@ -72,10 +73,8 @@ class Tile:
         Whether sums begin at zero instead of where `start` points.
     asks : bool
         Whether weights are asked for ahead.
-    lines : int
-        Cache lines of each plane by which the inputs of later tiles are asked for.
-    each : int
-        How many of them in a round; a divisor.
+    lines, rounds : int
+        Cache lines of each plane by which the inputs of later tiles are asked for, and the rounds that ask for them.
     level : int
         The cache that they are asked into.
     soon : bool
@@ -91,7 +90,7 @@ class Tile:
     from_zero: bool
     asks: bool
     lines: int
-    each: int
+    rounds: int
     level: int
     soon: bool
     streams: bool
@@ -159,9 +158,10 @@ def _all_rounds(code, tile, plane, call, mask, sums):
     """The sums after all rounds of k; `plane` is the distance of two planes of inputs.
 
     Rounds that ask for one plane's lines are written one after the other, so that none divides or computes addresses:
-    64 -> 256 channels at 56x56, batch 8, 1.14 of the speed, others 1.01 to 1.14 (Cascade Lake, November 2026).
+    64 -> 256 channels at 56x56, batch 8, 1.14 of the speed, others 1.01 to 1.14.  They share the lines evenly, for a
+    processor waits for a dozen of them at a time: see `product.MOST_ROUNDS` (Cascade Lake, November 2026).
     """
-    kind, rounds = code.vector(tile.dtype), tile.lines // tile.each
+    kind = code.vector(tile.dtype)
     step = plane if tile.in_place else tile.vectors * kind.bytes
     masks = [*[None] * (tile.vectors - 1), mask if tile.in_place else None]
     align = None if tile.in_place else kind.bytes
@@ -175,12 +175,12 @@ def _all_rounds(code, tile, plane, call, mask, sums):
         for at in (*range(0, reach, kind.bytes), reach - 1):
             code.prefetch(there + at)
 
-    def multiply(turn, k, panel, weights, asks, *sums):
-        for line in range(turn * tile.each, (turn + 1) * tile.each):
+    def multiply(k, lines, panel, weights, asks, *sums):
+        for line in lines:
             # That of a vector's last byte: the line of its first was asked for with the vector before.
             code.prefetch(asks + (line * kind.bytes + kind.bytes - 1), cache=tile.level)
         if tile.soon:
-            ask_soon(k + turn, panel)
+            ask_soon(k, panel)
         inputs = [(panel + v * kind.bytes).load(kind, masks[v], align=align) for v in range(tile.vectors)]
         if tile.asks:
             ask(code, weights, tile.channels * kind.itemsize)
@@ -192,19 +192,22 @@ def _all_rounds(code, tile, plane, call, mask, sums):
         return [panel + step, weights + tile.channels * kind.itemsize, asks, *products]
 
     def one_plane_asked(k, *carried):
-        for turn in range(rounds):
-            carried = multiply(turn, k, *carried)
+        for turn in range(tile.rounds):
+            first, end = (turn * tile.lines // tile.rounds, (turn + 1) * tile.lines // tile.rounds)
+            carried = multiply(k + turn, range(first, end), *carried)
         panel, weights, asks, *sums = carried
         return [panel, weights, asks + plane, *sums]
 
-    def one_round(k, *carried):
-        panel, weights, asks, *sums = multiply(0, k, *carried)
-        return [panel, weights, asks + tile.each * kind.bytes, *sums]
+    each = math.ceil(tile.lines / tile.rounds)
+
+    def some_lines_asked(k, *carried):
+        panel, weights, asks, *sums = multiply(k, range(each), *carried)
+        return [panel, weights, asks + each * kind.bytes, *sums]
 
     k_count, carried = call["k_count"], [*(call.pointer(name) for name in ("panel", "weights", "asks")), *sums]
-    carried = code.loop(k_count - (rounds - 1), one_plane_asked, carried, step=rounds)
-    if rounds > 1:
-        carried = code.loop(k_count, one_round, carried, start=k_count // rounds * rounds)
+    carried = code.loop(k_count - (tile.rounds - 1), one_plane_asked, carried, step=tile.rounds)
+    if tile.rounds > 1:
+        carried = code.loop(k_count, some_lines_asked, carried, start=k_count // tile.rounds * tile.rounds)
     return carried[3:]
 
 
