@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from convbench import ConvSpec, registry, settings
+from convbench.engines.jit import dense, dense_tiling
 from convbench.engines.jit.dense import DensePlan
+from convbench.engines.jit.dense_order import in_turns
 from convbench.engines.jit.dense_tiling import Run, runs
+from convbench.engines.jit.target import target
 from convbench.machine import Machine
 
 
@@ -27,6 +30,61 @@ def test_inputs_of_a_row_of_tiles_are_those_that_exist(columns, taps, stride, di
     pairs = itertools.product(range(sum(columns)), range(taps))
     seen = [(column, tap, column * stride + tap * dilation - padding) for column, tap in pairs]
     assert sorted(found) == [each for each in seen if 0 <= each[2] < width]
+
+
+@pytest.mark.parametrize("run", [Run(3, 1, 1), Run(3, 2, 1), Run(7, 2, 1), Run(11, 1, 1)])
+@pytest.mark.parametrize("columns", [7, 10, 16, 28])
+@pytest.mark.parametrize("beyond", [(0, 0), (1, 2)])
+def test_parts_of_a_row_take_turns(run, columns, beyond):
+    """Nothing is lost, and within a part inputs come in order; with one multiply-add per cycle all do."""
+    inputs = run.inputs(columns, *beyond)
+    order = in_turns(inputs, run, 2)
+    assert sorted(order) == list(inputs.items()) == in_turns(inputs, run, 1)
+    places = [place for place, _ in order]
+    assert len({len(part) for part in (places[::3], places[1::3], places[2::3])}) <= 2
+    assert all(part == sorted(part) for part in (places[: len(places) // 3 * 3][turn::3] for turn in range(3)))
+
+
+def test_dilated_runs_keep_their_order():
+    """Neighbouring taps of a pixel are far from each other there."""
+    run = Run(3, 1, 6)
+    assert in_turns(run.inputs(7), run, 2) == list(run.inputs(7).items())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mb1ic512ih7oc512oh7kh3ph1",
+        "mb1ic64ih56oc80oh56kh3ph1",
+        "mb2ic48ih28oc112oh28kh5ph2",
+        "mb1ic3ih112oc24oh56kh7sh2ph3",
+        "g4mb1ic128ih28oc128oh14kh3sh2ph1",
+    ],
+)
+def test_the_order_of_a_sum_does_not_depend_on_the_number_of_threads(monkeypatch, text):
+    spec, found = ConvSpec.parse(text), set()
+    for threads in (1, 2, 3, 8, 64):
+        monkeypatch.setattr(settings, "_threads", threads)
+        found.add(DensePlan(spec, np.ones(spec.weight_shape, spec.dtype))._tiling.order)
+    assert len(found) == 1, (str(spec), found)
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "first_level", "cycles"),
+    [
+        (1, 32, dense_tiling.WEIGHT_CYCLES),
+        (2, 48, dense_tiling.WEIGHT_CYCLES),
+        (2, 32, dense_tiling.NEAR_WEIGHT_CYCLES),
+    ],
+)
+def test_weights_are_waited_for_less_beside_a_small_cache(monkeypatch, multiplies, first_level, cycles):
+    seen = []
+    monkeypatch.setattr(dense, "target", lambda isa: replace(target(), multiplies=multiplies))
+    monkeypatch.setattr(dense, "cache_bytes", lambda level=2: first_level << 10 if level == 1 else 1 << 20)
+    monkeypatch.setattr(dense, "choose", lambda *given: seen.append(given[4]) or dense_tiling.choose(*given))
+    spec = ConvSpec(1, 16, 32, spatial=(14, 14), kernel=(3, 3))
+    DensePlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert seen[0].weight_cycles == cycles
 
 
 @pytest.mark.parametrize("stride", [1, 2])

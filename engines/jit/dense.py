@@ -21,11 +21,11 @@ from convbench import settings
 
 from . import dense_kernel as kernels
 from . import parallel
-from .ahead import LINE_BYTES, are_far, inputs_level
+from .ahead import LINE_BYTES, SMALL_CACHE, are_far, inputs_level
 from .dense_layout import Layout
 from .dense_shape import Shape
 from .dense_tasks import Work
-from .dense_tiling import Machine, Row, choose, runs
+from .dense_tiling import NEAR_WEIGHT_CYCLES, WEIGHT_CYCLES, Machine, Row, choose, runs
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
 
@@ -83,7 +83,15 @@ class DensePlan(Framed):
         self._group_vectors = math.ceil(shape.out_channels // shape.groups / self._lanes)
         lanes, bases = (1, BASE_REGISTERS) if shape.last else (self._lanes, MANY)
         threads = 1 if shape.last else settings.get_num_threads()  # whose number must not decide the order of k
-        machine = Machine(self._target.registers, self._target.multiplies, lanes, bases, threads)
+        near = self._target.multiplies > 1 and cache_bytes(1) <= SMALL_CACHE
+        machine = Machine(
+            self._target.registers,
+            self._target.multiplies,
+            lanes,
+            bases,
+            threads,
+            NEAR_WEIGHT_CYCLES if near else WEIGHT_CYCLES,
+        )
         self._tiling = choose(
             shape.row_parts,
             shape.column_parts,

@@ -17,6 +17,7 @@ import dataclasses
 from . import compile as compiler
 from .ahead import LINE_BYTES, ask
 from .dense_copy import SCRATCH_HEAD, Lines, copy_once
+from .dense_order import in_turns
 from .dense_tiling import PIXELS_PER_BASE, Run
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT, FRAME_TASKS
 from .records import Record, size, slots
@@ -117,6 +118,7 @@ def write_kernel(module, tile, target):
     unit = frame["x_pixel"] if tile.last else kind.itemsize
     offsets = call.pointer("offsets")
     taps, inputs = range(tile.run.taps), tile.run.inputs(tile.columns, *tile.beyond)
+    order = in_turns(inputs, tile.run, target.multiplies)
     ahead = fetched_ahead(tile.columns, tile.run.stride, kind.itemsize, tile.last)
 
     outputs, asked_step, asked_last = call.pointer("asked"), call["asked_step"], call["asked_last"]
@@ -139,8 +141,8 @@ def write_kernel(module, tile, target):
         offset = (offsets + k * 8).load()
         for row, start in enumerate(row_starts):
             places = _input_pointers(start + offset, list(inputs), unit)
-            for place, products in zip(places, inputs.values(), strict=True):
-                value = place.broadcast(kind)
+            for place, products in order:
+                value = places[place].broadcast(kind)
                 for column, tap in products:
                     for v in vectors:
                         at = (row * tile.columns + column) * len(vectors) + v
@@ -179,14 +181,14 @@ def fetched_ahead(columns, stride, itemsize, last):
 
 
 def _input_pointers(start, inputs, unit):
-    """Where the inputs lie; with a variable distance, few base registers and short distances from them."""
+    """Where inputs lie, by place; with a variable distance, few base registers and short distances from them."""
     if isinstance(unit, int):
-        return [start + place * unit for place in inputs]
-    places = []
+        return {place: start + place * unit for place in inputs}
+    places = {}
     for number, place in enumerate(inputs):
         if number % PIXELS_PER_BASE == 0:
             first, base = place, start + unit * place if place else start
-        places.append(base + unit * (place - first) if place > first else base)
+        places[place] = base + unit * (place - first) if place > first else base
     return places
 
 

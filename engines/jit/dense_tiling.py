@@ -36,6 +36,11 @@ ROW_CYCLES = 0.6
 #: against 13 x 2: 466 against 497 GFLOP/s; 256 -> 64 at 56x56, 1x1, 28 x 1 against 14 x 2: 201 against 217 (Zen 4).
 PIXEL_CYCLES = 0.06
 WEIGHT_CYCLES = 4.4
+#: The latter where two multiply-adds begin per cycle beside a first-level cache of 32 KiB: twelve layers of 3x3, 5x5
+#: and 7x7 take 1.014 times as long as with the fastest of 40 to 77 tiles each, with 4.4 1.057.  Tiles of 28 x 1 and
+#: 10 x 2, stride 2, 4 groups of 32 channels at 56x56, 601 and 501 us, 32 -> 64 281 and 240; but 32 groups 4.65 and 5.06
+#: ms (Cascade Lake, November 2026).
+NEAR_WEIGHT_CYCLES = 3.0
 #: Cycles to begin and end a tile.
 TILE_CYCLES = 40
 #: A store of less than a whole cache line, or across two: 64 -> 256 channels at 56x56, 1x1, one thread,
@@ -174,6 +179,8 @@ class Machine:
     bases : int
         Base registers for pixels.
     threads : int
+    weight_cycles : float
+        `WEIGHT_CYCLES` or `NEAR_WEIGHT_CYCLES`.
     """
 
     registers: int
@@ -181,6 +188,7 @@ class Machine:
     lanes: int
     bases: int
     threads: int
+    weight_cycles: float = WEIGHT_CYCLES
 
     @property
     def for_tiles(self):
@@ -199,7 +207,7 @@ def tile_cycles(rows, columns, vectors, run, k_count, machine, width, beyond=(0,
         (products + inputs + weights + ROUND_INSTRUCTIONS + 2 * rows) / INSTRUCTIONS_PER_CYCLE,
         MULTIPLY_LATENCY * taps,
     )
-    waits = WEIGHT_CYCLES * weights * weights / busy + PIXEL_CYCLES * inputs + ROW_CYCLES * rows
+    waits = machine.weight_cycles * weights * weights / busy + PIXEL_CYCLES * inputs + ROW_CYCLES * rows
     rounds = k_count / run.taps * (busy + waits)
     runs, length = (1, pixels) if columns == width else (rows, columns)
     stores = runs * math.ceil(length / machine.lanes) * vectors * machine.lanes
@@ -249,6 +257,11 @@ class Tiling:
     exact: bool
     cycles: float
 
+    @property
+    def order(self):
+        """What decides in which order a pixel's products are added."""
+        return self.run, self.columns, self.exact
+
 
 def _count(sizes):
     return {size: sizes.count(size) for size in sorted(set(sizes), reverse=True)}
@@ -266,7 +279,7 @@ def choose(heights, widths, vectors, runs, machine, half, copies, row, copy_cycl
     3 -> 24 channels at 300x300, 7x7, stride 2: 14 x 1.5 vectors 76, tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s;
     Zen 4, November 2026.)
     """
-    best, best_score = None, math.inf
+    found = {}
     width = sum(widths)
     alone = [1] if half and vectors > 1 else []
     for run in runs:
@@ -287,10 +300,16 @@ def choose(heights, widths, vectors, runs, machine, half, copies, row, copy_cycl
                 )
                 sizes = tuple(height for height, _ in rows)
                 kernels = len(set(sizes)) * len(edged) * len(set(channel_cut))
-                score = (cycles * waiting + (0 if exact else copy_cycles)) * (1 + KERNEL_WORTH * kernels)
+                single, score = (
+                    (cycles * factor + (0 if exact else copy_cycles)) * (1 + KERNEL_WORTH * kernels)
+                    for factor in (1, waiting)
+                )
+                tiling = Tiling(sizes, tuple(columns), tuple(channel_cut), run, exact, cycles)
+                least, best_score, best_tiling = found.get(tiling.order, (math.inf, math.inf, None))
                 if score < best_score:
-                    best, best_score = Tiling(sizes, tuple(columns), tuple(channel_cut), run, exact, cycles), score
-    return best
+                    best_score, best_tiling = score, tiling
+                found[tiling.order] = min(least, single), best_score, best_tiling
+    return min(found.values(), key=lambda each: each[0])[-1]
 
 
 def _waiting(blocks, threads):
