@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from convbench.compare import accuracy
 
 
@@ -20,3 +22,14 @@ def test_a_page():
         assert text.count(f"| {name} |") == len(accuracy.DTYPES)
     assert "●" in text
     assert "inf" not in text.split("## Errors")[1]
+
+
+def test_the_command_has_help_and_refuses_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(accuracy, "page", lambda: "the page")
+    with pytest.raises(SystemExit, match="0"):
+        accuracy.main(["--help"])
+    with pytest.raises(SystemExit, match="2"):
+        accuracy.main([str(tmp_path / "missing" / "accuracy.md")])
+    assert "is no folder" in capsys.readouterr().err
+    accuracy.main([str(tmp_path / "accuracy.md")])
+    assert (tmp_path / "accuracy.md").read_text() == "the page"

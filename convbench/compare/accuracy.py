@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,6 +126,21 @@ def page(problems=PROBLEMS, seconds: float = SECONDS) -> str:
     return "\n".join(lines)
 
 
+def main(arguments=None):
+    """The command; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m convbench.compare.accuracy",
+        description="Time every engine on a few problems, measure its error, and write both as a page.",
+        epilog="It takes some minutes.  example: python -m convbench.compare.accuracy accuracy.md",
+    )
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", type=Path, default=PAGE, help=f"where the page goes (default: {PAGE})"
+    )
+    file = parser.parse_args(arguments).file
+    if not file.parent.is_dir():
+        parser.error(f"{file}: {file.parent} is no folder; one that exists is accepted")
+    file.write_text(page(), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
-    target.write_text(page(), encoding="utf-8")
+    main()
