@@ -36,7 +36,7 @@ SUM_BYTES = 128 * 1024
 RUN_TILES, FEW_TILES = 2, 2
 #: Rounds at most that share the lines of a plane which they ask for, written one after the other.  Two threads, ms, all
 #: asked for in as many rounds as lines, and in 8: 256 -> 64 channels at 56x56, batch 8, 6.22 and 5.43, 192 -> 64 at
-#: 35x35, batch 16, 4.15 and 3.67, 512 -> 128 at 28x28 0.49 and 0.47; 12, 16 and 24 rounds 0.94 to 1.01 of the speed
+#: 35x35, batch 16, 4.15 and 3.67, 512 -> 128 at 28x28 0.49 and 0.47; 12, 16 and 24 rounds 0.93 to 1.01 of the speed
 #: of 8 (Cascade Lake, November 2026).
 MOST_ROUNDS = 8
 #: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.  64 -> 128 channels at 56x56, stride
