@@ -141,12 +141,7 @@ def write_kernel(module, tile, target):
         offset = (offsets + k * 8).load()
         for row, start in enumerate(row_starts):
             places = _input_pointers(start + offset, list(inputs), unit)
-            for place, products in order:
-                value = places[place].broadcast(kind)
-                for column, tap in products:
-                    for v in vectors:
-                        at = (row * tile.columns + column) * len(vectors) + v
-                        sums[at] = sums[at].fma(value, columns[tap][v])
+            _add_row(sums, row * tile.columns, order, places, columns, kind)
         if "inputs" in tile.asks:
             soon = (offsets + (k + SOON_ROUNDS * len(taps)) * 8).load()
             for start in row_starts:
@@ -157,10 +152,7 @@ def write_kernel(module, tile, target):
                 code.prefetch(start + offset + unit * place, cache=tile.level)
         return [weights + len(taps) * len(vectors) * kind.bytes, asked, *sums]
 
-    start, start_step = (
-        call.pointer("start"),
-        call["start_step"],
-    )  # the same bias for each pixel, or what earlier k left
+    start, start_step = call.pointer("start"), call["start_step"]  # one bias for all pixels, or what earlier k left
     pixels = range(tile.rows * tile.columns)
     sums = [(start + start_step * pixel + v * kind.bytes).load(kind) for pixel in pixels for v in vectors]
     _, _, *sums = code.loop(call["k_count"], multiply, [call.pointer("weights"), code.value(0), *sums], step=len(taps))
@@ -168,6 +160,16 @@ def write_kernel(module, tile, target):
     for number, total in enumerate(sums):
         (room + number * kind.bytes).store(total)
     code.finish()
+
+
+def _add_row(sums, first, order, places, weights, kind):
+    """Add to the sums of a row's pixels, from pixel `first` of the tile on, the products of one round."""
+    for place, products in order:
+        value = places[place].broadcast(kind)
+        for column, tap in products:
+            for v, weight in enumerate(weights[tap]):
+                at = (first + column) * len(weights[tap]) + v
+                sums[at] = sums[at].fma(value, weight)
 
 
 def fetched_ahead(columns, stride, itemsize, last):

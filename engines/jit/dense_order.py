@@ -1,7 +1,7 @@
 """In which order a round of the dense kernel multiplies its inputs.
 
 Neighbouring inputs are multiplied by neighbouring taps for the same pixel: in the order of the inputs its sum would be
-needed again after a multiply-add or two, and they take four cycles each.  So parts of a row take turns.
+needed again after a few multiply-adds, each of which takes four cycles.  So parts of a row take turns.
 """
 
 import itertools

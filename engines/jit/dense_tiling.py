@@ -188,7 +188,7 @@ class Machine:
     lanes: int
     bases: int
     threads: int
-    weight_cycles: float = WEIGHT_CYCLES
+    weight_cycles: float
 
     @property
     def for_tiles(self):

@@ -193,7 +193,7 @@ def _all_rounds(code, tile, plane, call, mask, sums):
 
     def one_plane_asked(k, *carried):
         for turn in range(tile.rounds):
-            first, end = (turn * tile.lines // tile.rounds, (turn + 1) * tile.lines // tile.rounds)
+            first, end = turn * tile.lines // tile.rounds, (turn + 1) * tile.lines // tile.rounds
             carried = multiply(k + turn, range(first, end), *carried)
         panel, weights, asks, *sums = carried
         return [panel, weights, asks + plane, *sums]
