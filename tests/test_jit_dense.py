@@ -9,7 +9,7 @@ import pytest
 from convbench import ConvSpec, registry, settings
 from convbench.engines.jit import dense, dense_tiling
 from convbench.engines.jit.dense import DensePlan
-from convbench.engines.jit.dense_order import in_turns
+from convbench.engines.jit.dense_order import LEAST_INPUTS, PARTS, in_turns
 from convbench.engines.jit.dense_tiling import Run, runs
 from convbench.engines.jit.target import target
 from convbench.machine import Machine
@@ -40,9 +40,12 @@ def test_parts_of_a_row_take_turns(run, columns, beyond):
     inputs = run.inputs(columns, *beyond)
     order = in_turns(inputs, run, 2)
     assert sorted(order) == list(inputs.items()) == in_turns(inputs, run, 1)
-    places = [place for place, _ in order]
-    assert len({len(part) for part in (places[::3], places[1::3], places[2::3])}) <= 2
-    assert all(part == sorted(part) for part in (places[: len(places) // 3 * 3][turn::3] for turn in range(3)))
+    numbers = [list(inputs).index(place) for place, _ in order]
+    if len(numbers) < LEAST_INPUTS:
+        assert numbers == sorted(numbers)
+        return
+    assert all(numbers[turn::PARTS] == sorted(numbers[turn::PARTS]) for turn in range(PARTS))
+    assert min(abs(later - sooner) for sooner, later in itertools.pairwise(numbers)) >= len(numbers) // PARTS
 
 
 def test_dilated_runs_keep_their_order():
