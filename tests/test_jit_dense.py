@@ -65,8 +65,11 @@ def test_dilated_runs_keep_their_order():
     ],
 )
 def test_the_order_of_a_sum_does_not_depend_on_the_number_of_threads(monkeypatch, text):
+    """Even if threads waited for each other so long that few blocks of channels were all that counts."""
     spec, found = ConvSpec.parse(text), set()
-    for threads in (1, 2, 3, 8, 64):
+    monkeypatch.setattr(dense_tiling, "_waiting", lambda blocks, threads: blocks**2 if threads > 1 else 1.0)
+    monkeypatch.setattr(dense, "choose", dense_tiling.choose.__wrapped__)
+    for threads in (1, 2):
         monkeypatch.setattr(settings, "_threads", threads)
         found.add(DensePlan(spec, np.ones(spec.weight_shape, spec.dtype))._tiling.order)
     assert len(found) == 1, (str(spec), found)

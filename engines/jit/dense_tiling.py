@@ -275,9 +275,9 @@ def choose(heights, widths, vectors, runs, machine, half, copies, row, copy_cycl
     from one of the `widths` of columns into the next.  If `half`, the last vector is only
     half used and stands by itself.  Where a `Tiling` is `exact` a row of inputs is read as it lies, and
     ``row`` says of how many inputs it is, behind how much padding, and how many taps a run that leaves out padding has;
-    otherwise a copy takes `copy_cycles`.  (A tile of whole and half vectors broadcasts each pixel twice, which spills:
-    3 -> 24 channels at 300x300, 7x7, stride 2: 14 x 1.5 vectors 76, tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s;
-    Zen 4, November 2026.)
+    otherwise a copy takes `copy_cycles`.  The number of threads decides only what leaves a sum's order alone.  (A
+    tile of whole and half vectors broadcasts each pixel twice, which spills: 3 -> 24 channels at 300x300, 7x7, stride
+    2: 14 x 1.5 vectors 76, tiles of 16 x 1 and 16 x 0.5: 195 GFLOP/s; Zen 4, November 2026.)
     """
     found = {}
     width = sum(widths)
