@@ -138,6 +138,16 @@ def winograd_specs(draw):
 
 
 @st.composite
+def cell_specs(draw):
+    """Any stride, dilation and number of taps, volumes, both memory formats."""
+    ndim, groups = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2, 3)))
+    most_padding = draw(st.sampled_from((0, 3, 7)))
+    axes = _axes(draw, ndim, {1: 12, 2: 6, 3: 3}, {1: 90, 2: 18, 3: 6}, (1, 1, 2, 3), most_padding)
+    filters = draw(st.sampled_from((1, 3, 8, 17, 30)))
+    return _spec(draw, groups, draw(st.integers(1, 20)), filters, axes, ("channels_first", "channels_last"))
+
+
+@st.composite
 def tile_specs(draw, channels):
     """Signals and images of one or a few tiles; with `channels`, several on one side at least."""
     ndim = draw(st.integers(1, 2))

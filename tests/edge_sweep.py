@@ -20,6 +20,7 @@ from functools import partial
 
 import numpy as np
 from edge_problems import (
+    cell_specs,
     dense_specs,
     depthwise_specs,
     dilated_specs,
@@ -58,12 +59,12 @@ from convbench.engines.jit import (
     wide_rolling,
     wide_sweep,
     winograd,
+    winograd_cells,
 )
 from convbench.engines.jit.target import target
 from convbench.engines.jit.winograd_matrices import MOST_PRODUCTS, growth
-from convbench.engines.jit.winograd_strides import Axis, axes
 from convbench.engines.lowrank import factorise
-from convbench.engines.winograd import planes
+from convbench.engines.winograd_lanes import planes, taps
 from convbench.verify import expected, measured_error
 
 EXAMPLES = 60
@@ -73,7 +74,8 @@ SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k
 SMALL_GROUP = 100_000  # bytes: spectra of a few tiles at once
 SMALL_ROUND = 100_000  # bytes: several rounds
 SMALL_PIECE = 6  # channels: several pieces
-WINOGRAD_GROWTH = max(growth(9 - r, Axis(r, 1)) for r in range(2, 8)) ** 2  # of the least exact tiles
+SMALL_SHARE = 1e-3  # of the cache: several blocks of tiles
+WINOGRAD_GROWTH = max(growth(9 - r, r, (r,)) for r in range(2, 8)) ** 2  # of the least exact tiles
 FILL = 0xA5
 
 _protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -132,12 +134,24 @@ def winograd_plan(way):
 
     def make(spec, weight, bias, isa):
         images, slices = planes(spec), spec.spatial[0] if spec.ndim > 2 else 1
-        taps = [axis.reduced for axis in axes(images)]
-        outputs = tuple(1 if r == 1 else 2 + spec.macs % max(1, MOST_PRODUCTS - r) for r in taps)
+        outputs = tuple(1 if r == 1 else _some_outputs(spec, r) for r in taps(images))
         weight = weight.reshape(images.weight_shape)
         return winograd.WinogradPlan(images, weight, bias, outputs=outputs, way=way, slices=slices, isa=isa)
 
     return make
+
+
+def cell_plan(spec, weight, bias, isa):
+    """A plan whose lanes are channels, with tiles and parts of the kernel of any size that fits."""
+    parts = [min(chain, 1 + (spec.macs + number) % 5) for number, chain in enumerate(taps(spec))]
+    if spec.ndim > 2:
+        parts[0] = 1
+    outputs = tuple(1 if r == 1 else _some_outputs(spec, r) for r in parts)
+    return winograd_cells.CellPlan(spec, weight, bias, outputs=outputs, taps=tuple(parts), isa=isa)
+
+
+def _some_outputs(spec, taps):
+    return 2 + spec.macs % max(1, MOST_PRODUCTS - taps)
 
 
 def spectral_plan(spec, weight, bias, isa):
@@ -231,6 +245,7 @@ def small_rounds():
     """Several rounds of a shared product, and pieces of a few channels."""
     winograd.SHARED_BYTES = SMALL_ROUND
     winograd.piece_of = lambda *_: SMALL_PIECE
+    winograd_cells.SHARED_BYTES, winograd_cells.FREQUENCY_SHARE = SMALL_ROUND, SMALL_SHARE
 
 
 def least_exact(spec):
@@ -320,6 +335,7 @@ FAMILIES = {
     "winograd shared past the caches": Family(
         winograd_specs, winograd_plan("shared"), small_rounds_past_caches, least_exact
     ),
+    "winograd of channels": Family(cell_specs, cell_plan, small_rounds, least_exact),
     "spectral planes": Family(partial(tile_specs, False), spectral_plan, small_groups, **fft),
     "spectral channels": Family(partial(tile_specs, True), spectral_plan, small_groups, **fft),
     "patches": Family(partial(dense_specs, first), partial(patches_plan, wide=False)),

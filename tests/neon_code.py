@@ -25,6 +25,7 @@ from convbench.engines.jit.product import ProductPlan
 from convbench.engines.jit.spectral import SpectralPlan
 from convbench.engines.jit.wide import WidePlan
 from convbench.engines.jit.winograd import WinogradPlan
+from convbench.engines.jit.winograd_cells import CellPlan
 from convbench.engines.lowrank import factorise
 
 TRIPLE = "aarch64-unknown-linux-gnu"
@@ -45,6 +46,7 @@ PROBLEMS = {
     "depthwise, masked": ConvSpec(1, 1, 1, spatial=(14, 14), kernel=3, padding=1, **LAST),
     "separable": ConvSpec(1, 1, 1, spatial=(60, 60), kernel=9, padding=4),
     "winograd": ConvSpec(1, 16, 16, spatial=(20, 20), kernel=3, padding=1),
+    "winograd of channels": ConvSpec(1, 16, 16, spatial=(20, 20), kernel=3, padding=2, dilation=2),
     "patches": ConvSpec(1, 16, 40, spatial=(14, 14), kernel=3, padding=1),
     "spectral": ConvSpec(1, 1, 1, spatial=(70, 70), kernel=9),
     "spectral channels": ConvSpec(1, 3, 4, spatial=(70, 70), kernel=9),
@@ -75,6 +77,8 @@ def make(family, spec):
     weight = np.ones(spec.weight_shape, spec.dtype)
     kind = family.replace(",", "").split()[0]
     if kind == "winograd":
+        if family.endswith("channels"):
+            return CellPlan(spec, weight, outputs=(3, 3), taps=(3, 3))
         return WinogradPlan(spec, weight, outputs=(4, 4), way="fused")
     if kind == "separable":
         return separable.plan(spec, factorise(weight, 0.0).axes)

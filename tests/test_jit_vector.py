@@ -194,6 +194,27 @@ def test_nothing_is_compiled_twice():
     assert compiler.compiled_count() == before
 
 
+def test_what_two_modules_write_under_one_name_and_key_are_two_functions():
+    """Keys are plain numbers: (2, 14, True) of the one is (2, 14, 1) of the other."""
+
+    def writing(value):
+        code_of = lambda module: Code(module, "number", target(), "p")  # noqa: E731
+
+        def write(module):
+            code = code_of(module)
+            code.arguments[0].store(code.value(value))
+            code.finish()
+
+        write.__module__ = f"of {value}"
+        return write
+
+    found = np.zeros(1, np.int64)
+    for value in (3, 4, 3):
+        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiler.address("number", (1,), target(), writing(value)))
+        function(found.ctypes.data)
+        assert found[0] == value
+
+
 def resnet50():
     """The convolutions of ResNet-50: (channels, filters, size, kernel, stride, groups)."""
     yield 3, 64, 224, 7, 2, 1

@@ -45,7 +45,7 @@ def address(name, key, target, write):
     name : str
         A function that `write` defines.
     key : hashable
-        With `name` and `target` it identifies the function: equal keys are compiled once.
+        With `name`, `target` and which function `write` is, it tells what is compiled: once for equal keys.
     target : Target
     write : callable
         ``write(module)`` defines the function in an empty ``llvmlite.ir.Module``.
@@ -55,7 +55,7 @@ def address(name, key, target, write):
     int
         To be called from other generated code or through ``ctypes.CFUNCTYPE``; valid until the process ends.
     """
-    key = name, key, target
+    key = name, key, target, write.__module__, write.__qualname__
     found = _addresses.get(key)
     if found is None:
         with forks.held_off:

@@ -24,12 +24,13 @@ import numpy as np
 
 from convbench import settings
 
-from . import parallel, pool_code, residence
+from . import parallel, residence
 from . import winograd_kernel as kernels
 from . import winograd_tasks as drivers
 from .dense_tiling import parts
-from .records import ALIGN, aligned, table
+from .records import ALIGN, table
 from .target import cache_bytes, target
+from .winograd_frames import Frame
 from .winograd_layout import Plane, input_table, output_table, runs
 from .winograd_strides import phases, places, spans
 from .winograd_tiling import SHARED_BYTES, choose, gather_cycles, piece_of, way_of
@@ -285,7 +286,7 @@ class WinogradPlan:
         found = np.array(tasks, np.int64)
         if name in ("fused", "pieces", "scatter"):
             column = list(kernels.TASK).index("flag")
-            found[:, column] = np.arange(len(found)) * kernels.SCRATCH_HEAD
+            found[:, column] = np.arange(len(found)) * ALIGN
         return drivers.task_address(name, self._target), found
 
     def _streams(self):
@@ -319,7 +320,9 @@ class WinogradPlan:
             "output_bytes": 8 * len(kernels.output_slots(form)),
         }
         rows = form.row_bytes(max(self._vectors), constants["together"], self._target.vector_bytes)
-        return _Frame(constants, self._steps, rows, self._bytes, settings.get_num_threads(), not self._shares)
+        return Frame(
+            kernels.FRAME, constants, self._steps, rows, self._bytes, settings.get_num_threads(), not self._shares
+        )
 
 
 def _before(counts, rows):
@@ -336,39 +339,3 @@ def _pieces(count, pieces):
 def _range(name, numbers, base=0):
     """The two fields of a task that hold a range."""
     return {name: base + numbers.start, f"{name}_end": base + numbers.stop}
-
-
-class _Frame:
-    """What one call at a time owns: scratch, flags, and the words of every round of tasks."""
-
-    def __init__(self, constants, steps, row_bytes, sizes, threads, each_its_own):
-        self.threads = threads
-        sizes = {name: -(-size // ALIGN) * ALIGN for name, size in sizes.items()}
-        head = kernels.SCRATCH_HEAD + -(-row_bytes // ALIGN) * ALIGN
-        each = head + (sum(sizes.values()) if each_its_own else 0) + ALIGN
-        whole = each * threads + (0 if each_its_own else sum(sizes.values()))
-        self._scratch = aligned(whole // 8, np.int64)
-        self.flags = aligned(max(len(tasks) for _, tasks in steps) * len(steps) * kernels.SCRATCH_HEAD // 4, np.float32)
-        start = self._scratch.ctypes.data
-        v = start + (head if each_its_own else each * threads)
-        constants = {
-            **constants,
-            "scratch": start,
-            "scratch_bytes": each,
-            "v": v,
-            "m": v + sizes["v"],
-            "worker_bytes": each if each_its_own else 0,
-        }
-        self._words = np.zeros((len(steps), pool_code.FRAME_HEAD + len(kernels.FRAME)), np.int64)
-        for number, (words, (function, tasks)) in enumerate(zip(self._words, steps, strict=True)):
-            words[pool_code.FRAME_FUNCTION // 8], words[pool_code.FRAME_TASKS // 8] = function, len(tasks)
-            words[pool_code.FRAME_THREADS // 8] = threads
-            flags = self.flags.ctypes.data + number * (self.flags.nbytes // len(steps))
-            for name, value in {**constants, "tasks": tasks.ctypes.data, "flags": flags}.items():
-                words[kernels.FRAME[name] // 8] = value
-        self.addresses = [words.ctypes.data for words in self._words]
-
-    @property
-    def nbytes(self):
-        """Bytes of scratch, flags and words."""
-        return self._scratch.nbytes + self.flags.nbytes + self._words.nbytes

@@ -54,8 +54,6 @@ TOGETHER = 4
 #: channels at 14 x 14 1.23 and 1.04, 256 0.38 and 0.34; in rounds with four other libraries 128 -> 128 channels of
 #: stride 2 at 77 x 96 1.23 and 1.08; hot the same (Zen 5).
 TILES_AHEAD = 16
-#: In front of a worker's scratch: the key of what V holds.
-SCRATCH_HEAD = 64
 
 
 @dataclasses.dataclass(frozen=True)

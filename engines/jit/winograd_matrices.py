@@ -17,8 +17,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from .winograd_strides import Axis
-
 MOST_PRODUCTS = 8
 
 
@@ -84,14 +82,15 @@ def numbers(matrix) -> np.ndarray:
 
 
 @functools.cache
-def growth(m: int, axis: Axis) -> float:
+def growth(m: int, r: int, parts: tuple[int, ...]) -> float:
     """How much larger than the taps' products are the numbers that are rounded and then cancel, in root mean square.
 
     With independent data of unit variance a product of G g and Bᵀ d has the variance |G_f|²·|B_f|², and its
     rounding error reaches output i times Aᵀ_if; r products summed directly have the variance r.  In more
-    dimensions the factors multiply.  The phases of a stride are summed; taps that some lack have no variance.
+    dimensions the factors multiply.  The parts of a kernel, of so many taps, are summed; those that one lacks have no
+    variance.
     """
-    found = matrices(m, axis.reduced)
+    found = matrices(m, r)
     at, g, bt = (numbers(matrix) ** 2 for matrix in (found.at, found.g, found.bt))
-    variances = [(at @ (g[:, : axis.taps_of(phase)].sum(1) * bt.sum(1))).mean() for phase in range(axis.phases)]
-    return math.sqrt(sum(variances) / axis.taps)
+    variances = [(at @ (g[:, :taps].sum(1) * bt.sum(1))).mean() for taps in parts]
+    return math.sqrt(sum(variances) / sum(parts))

@@ -11,7 +11,8 @@ from . import residence
 from .pool_code import FRAME_INPUT, FRAME_OUTPUT, FRAME_SERIAL
 from .records import Record
 from .vector import Code
-from .winograd_kernel import BLOCK, FILTERS, FRAME, OUTPUT_TO, SCRATCH_HEAD, SPAN, TASK
+from .winograd_frames import SCRATCH_HEAD
+from .winograd_kernel import BLOCK, FILTERS, FRAME, OUTPUT_TO, SPAN, TASK
 
 
 def task_address(name, target):
