@@ -54,9 +54,9 @@ class Work:
             others = shape.batch * shape.output[0] * self.blocks
             pieces = in_halves(parts(columns, min(columns, math.ceil(layout.wanted_tasks() / others))))
             return np.cumsum(np.tile(pieces, shape.output[0]))
-        seen = shape.channels * self.itemsize * math.prod(shape.spatial)
+        seen = shape.group_channels * self.itemsize * math.prod(shape.spatial)
         few = math.ceil(seen / (BAND_SHARE * cache_bytes()))
-        if self.far and math.prod(shape.kernel) > 1:
+        if shape.groups > 1 or (self.far and math.prod(shape.kernel) > 1):
             wanted = max(few, math.ceil(layout.wanted_tasks() / (shape.batch * self.blocks)))
             wanted = wanted if wanted == 1 else shared(wanted, shape.batch)
         else:
