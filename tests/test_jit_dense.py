@@ -166,6 +166,21 @@ def test_padding_is_left_out_and_nothing_else(text, last, dtype):
     np.testing.assert_array_equal(out, np.broadcast_to(expected, out.shape), err_msg=str(spec))
 
 
+@pytest.mark.parametrize("text", ["g32mb1ic1024ih56oc1024oh28kh3sh2ph1", "g16mb2ic512ih28oc512oh28kh3ph1"])
+def test_grouped_layers_are_computed_group_after_group(text, monkeypatch):
+    """A task that had a row of all groups read all their weights again for each row."""
+    from convbench.engines.jit.dense_kernel import TASK
+
+    monkeypatch.setattr("convbench.engines.jit.dense_tasks.cache_bytes", lambda level=2: 1 << 20)
+    monkeypatch.setattr(settings, "_threads", 2)
+    spec = ConvSpec.parse(text)
+    plan = DensePlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert not plan._layout.copying, text
+    first, end = plan._tasks[:, [list(TASK).index(name) for name in ("position", "position_end")]].T
+    assert not first.any(), text
+    assert (end == len(plan._positions)).all(), text
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_tasks_cover_every_tile_and_block_once(monkeypatch, threads):
     from convbench.engines.jit.dense_kernel import TASK
