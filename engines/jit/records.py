@@ -71,14 +71,17 @@ class Framed:
     summoner into `summon`.
     """
 
-    def __call__(self, x, out):
-        """Compute `out` from `x`, both C-contiguous in the spec's memory format; nothing is checked."""
+    def _frame(self):
+        """One with scratch for all threads, that no other call has."""
         threads = parallel.ready()
         try:
             frame = self._frames.pop()
         except IndexError:
             frame = self._new_frame()
-        if frame.threads < threads:
-            frame = self._new_frame()
+        return self._new_frame() if frame.threads < threads else frame
+
+    def __call__(self, x, out):
+        """Compute `out` from `x`, both C-contiguous in the spec's memory format; nothing is checked."""
+        frame = self._frame()
         self._call(frame.address, id(x), id(out))
         self._frames.append(frame)

@@ -24,16 +24,15 @@ import numpy as np
 
 from convbench import settings
 
-from . import parallel, residence
+from . import residence
 from . import winograd_kernel as kernels
 from . import winograd_tasks as drivers
-from .dense_tiling import parts
 from .records import ALIGN, table
 from .target import cache_bytes, target
-from .winograd_frames import Frame
+from .winograd_frames import Frame, RoundsPlan
 from .winograd_layout import Plane, input_table, output_table, runs
 from .winograd_strides import phases, places, spans
-from .winograd_tiling import SHARED_BYTES, choose, gather_cycles, piece_of, way_of
+from .winograd_tiling import SHARED_BYTES, choose, gather_cycles, piece_of, ranges, way_of
 from .winograd_weights import pack
 
 #: Part of the L2 cache for V of all blocks of a round at one frequency.
@@ -52,7 +51,7 @@ TASKS_PER_THREAD = 4
 STREAMED_CYCLES = 128
 
 
-class WinogradPlan:
+class WinogradPlan(RoundsPlan):
     """A planned convolution: ``plan(x, out)`` computes and says whether every number was finite.
 
     Parameters
@@ -95,30 +94,7 @@ class WinogradPlan:
         self._tabulate()
         self._pack(np.asarray(weight, np.float64).reshape(*weight.shape[:2], *taps), bias)
         self._steps = self._shared_steps() if self._shares else self._block_steps()
-        most = max(len(tasks) for _, tasks in self._steps)
-        self._call, self.summon = parallel.caller(), parallel.summoner(most)
-        self._frames = [self._new_frame()]
-        self._scratch_bytes = self._frames[0].nbytes
-
-    def __call__(self, x, out):
-        """Compute `out` from `x`, both C-contiguous; true if all outputs are finite (others may be wrong)."""
-        threads = parallel.ready()
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = self._new_frame()
-        if frame.threads < threads:
-            frame = self._new_frame()
-        for address in frame.addresses:
-            self._call(address, id(x), id(out))
-        finite = not frame.flags.any()
-        self._frames.append(frame)
-        return finite
-
-    @property
-    def nbytes(self):
-        """Bytes that the plan holds."""
-        return sum(array.nbytes for array in self._arrays.values()) + self._scratch_bytes
+        self._begin(max(len(tasks) for _, tasks in self._steps))
 
     @property
     def _shares(self):
@@ -159,7 +135,7 @@ class WinogradPlan:
         )
         blocks = len(self._vectors)
         count = min(blocks, math.ceil(sum(self._vectors) / max(1, most)))
-        return _pieces(blocks, count)
+        return ranges(blocks, count)
 
     def _tabulate(self):
         """The tables of input rows, output rows and blocks."""
@@ -239,13 +215,13 @@ class WinogradPlan:
     def _block_steps(self):
         """One round: a task for each (group, block of tiles, range of filters)."""
         blocks, parts = range(len(self._vectors)), len(self._filters)
-        per_group, ranges = len(self._pieces) * parts, math.ceil(self._threads / (len(blocks) * self._plane.groups))
-        ranges = _pieces(parts, min(parts, ranges))
+        per_group, wanted = len(self._pieces) * parts, math.ceil(self._threads / (len(blocks) * self._plane.groups))
+        pieces = ranges(parts, min(parts, wanted))
         tasks = [
             self._task(
                 group, block=block, key=1 + group * len(blocks) + block, **_range("filters", filters, group * per_group)
             )
-            for group, block, filters in itertools.product(range(self._plane.groups), blocks, ranges)
+            for group, block, filters in itertools.product(range(self._plane.groups), blocks, pieces)
         ]
         return [self._step(self._way, tasks)]
 
@@ -262,14 +238,14 @@ class WinogradPlan:
 
     def _channel_tasks(self, group, blocks, channels):
         wanted = math.ceil(TASKS_PER_THREAD * self._threads / len(blocks))
-        pieces = _pieces(channels, min(channels, wanted))
+        pieces = ranges(channels, min(channels, wanted))
         return [self._task(group, block=block, **_range("channel", piece)) for block in blocks for piece in pieces]
 
     def _product_tasks(self, group, blocks):
         """Frequencies for each thread; where there are few, some filters of them."""
         frequencies, per_group = math.prod(self._form.products), len(self._filters)
         wanted = TASKS_PER_THREAD * self._threads
-        pieces = _pieces(per_group, min(per_group, math.ceil(wanted / frequencies)))
+        pieces = ranges(per_group, min(per_group, math.ceil(wanted / frequencies)))
         return [
             self._task(
                 group,
@@ -277,7 +253,7 @@ class WinogradPlan:
                 **_range("filters", piece, group * per_group),
                 **_range("frequency", frequency),
             )
-            for frequency in _pieces(frequencies, min(frequencies, max(wanted, frequencies)))
+            for frequency in ranges(frequencies, min(frequencies, max(wanted, frequencies)))
             for piece in pieces
         ]
 
@@ -328,12 +304,6 @@ class WinogradPlan:
 def _before(counts, rows):
     """Bytes of a table in front of the rows of each, where they have so many."""
     return (np.cumsum(counts) - counts) * rows.shape[1] * rows.itemsize
-
-
-def _pieces(count, pieces):
-    """`count` numbers in so many near-equal ranges."""
-    ends = np.cumsum(parts(count, pieces)).tolist()
-    return [range(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _range(name, numbers, base=0):

@@ -15,16 +15,15 @@ import numpy as np
 
 from convbench import settings
 
-from . import parallel
 from . import winograd_cells_kernel as kernels
 from .dense_tiling import parts
 from .records import ALIGN, aligned, table
 from .target import cache_bytes, target
 from .winograd_cells_layout import axes, input_places, output_places, part_sources, parted
 from .winograd_cells_tiling import blocks
-from .winograd_frames import Frame
+from .winograd_frames import Frame, RoundsPlan
 from .winograd_matrices import matrices, numbers
-from .winograd_tiling import SHARED_BYTES
+from .winograd_tiling import SHARED_BYTES, ranges
 
 #: Part of the L2 cache for V of the tiles that are multiplied one after the other, at one frequency.
 FREQUENCY_SHARE = 0.5
@@ -32,7 +31,7 @@ FREQUENCY_SHARE = 0.5
 TASKS_PER_THREAD = 4
 
 
-class CellPlan:
+class CellPlan(RoundsPlan):
     """A planned convolution: ``plan(x, out)`` computes and says whether every number was finite.
 
     Parameters
@@ -69,29 +68,7 @@ class CellPlan:
         self._tabulate()
         self._pack(np.asarray(weight, np.float64), bias)
         self._steps = [step for groups, images in self._rounds for step in self._round(groups, images)]
-        self._call, self.summon = parallel.caller(), parallel.summoner(max(len(tasks) for _, tasks in self._steps))
-        self._frames = [self._new_frame()]
-        self._scratch_bytes = self._frames[0].nbytes
-
-    def __call__(self, x, out):
-        """Compute `out` from `x`, both C-contiguous; true if all outputs are finite (others may be wrong)."""
-        threads = parallel.ready()
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = self._new_frame()
-        if frame.threads < threads:
-            frame = self._new_frame()
-        for address in frame.addresses:
-            self._call(address, id(x), id(out))
-        finite = not frame.flags.any()
-        self._frames.append(frame)
-        return finite
-
-    @property
-    def nbytes(self):
-        """Bytes that the plan holds."""
-        return sum(array.nbytes for array in self._arrays.values()) + self._scratch_bytes
+        self._begin(max(len(tasks) for _, tasks in self._steps))
 
     def _divide(self):
         """Decide on rounds of groups and images, and on blocks of filters and of tiles."""
@@ -220,8 +197,8 @@ class CellPlan:
     def _product_tasks(self, groups):
         """Frequencies for each thread; where there are few, some blocks of filters of them."""
         wanted = math.ceil(TASKS_PER_THREAD * self._threads / len(groups))
-        frequencies = _ranges(self._frequencies, min(self._frequencies, max(wanted, self._threads)))
-        filters = _ranges(len(self._filters), min(len(self._filters), math.ceil(wanted / len(frequencies))))
+        frequencies = ranges(self._frequencies, min(self._frequencies, max(wanted, self._threads)))
+        filters = ranges(len(self._filters), min(len(self._filters), math.ceil(wanted / len(frequencies))))
         return [
             self._task(group, number, frequency=f.start, frequency_end=f.stop, filters=k.start, filters_end=k.stop)
             for (number, group), f, k in itertools.product(enumerate(groups), frequencies, filters)
@@ -267,9 +244,3 @@ class CellPlan:
 def _places(numbers, width):
     """A table of elements, in bytes of cells."""
     return np.ascontiguousarray(numbers * width, np.int32)
-
-
-def _ranges(count, pieces):
-    """`count` numbers in so many near-equal ranges."""
-    ends = np.cumsum(parts(count, pieces)).tolist()
-    return [range(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]

@@ -1,12 +1,45 @@
-"""What one call of a Winograd plan at a time owns: scratch, flags, and the words of every round of tasks."""
+"""Winograd's calls: rounds of tasks, and what one call at a time owns."""
 
 import numpy as np
 
-from . import pool_code
-from .records import ALIGN, aligned
+from . import parallel, pool_code
+from .records import ALIGN, Framed, aligned
 
 #: In front of a thread's scratch: the key of what its V holds.
 SCRATCH_HEAD = 64
+
+
+class RoundsPlan(Framed):
+    """A plan whose call is rounds of tasks, one after the other.
+
+    A subclass has its tables in `_arrays`, makes frames in `_new_frame`, and calls `_begin` when it can.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes that the plan holds.
+    summon : callable or None
+        See `convbench.engine.Plan`.
+    """
+
+    def _begin(self, most_tasks):
+        self._call, self.summon = parallel.caller(), parallel.summoner(most_tasks)
+        self._frames = [self._new_frame()]
+        self._scratch_bytes = self._frames[0].nbytes
+
+    def __call__(self, x, out):
+        """Compute `out` from `x`, both C-contiguous; true if all outputs are finite (others may be wrong)."""
+        frame = self._frame()
+        for address in frame.addresses:
+            self._call(address, id(x), id(out))
+        finite = not frame.flags.any()
+        self._frames.append(frame)
+        return finite
+
+    @property
+    def nbytes(self):
+        """Bytes that the plan holds."""
+        return sum(array.nbytes for array in self._arrays.values()) + self._scratch_bytes
 
 
 class Frame:

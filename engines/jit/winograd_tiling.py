@@ -1,6 +1,7 @@
 """How many vectors of tiles a block holds, how many output channels a register block, and what they cost."""
 
 import functools
+import itertools
 import math
 
 from convbench.machine import FMA_PIPES
@@ -83,6 +84,12 @@ def gather_cycles(products, stride, multiplies):
     `stride` is that along rows: they are taken apart by it, too.
     """
     return halving(multiplies) * GATHER_CYCLES * sum(products) * (STRIDED_GATHER if stride > 1 else 1)
+
+
+def ranges(count, pieces):
+    """`count` numbers in so many near-equal ranges."""
+    ends = list(itertools.accumulate(parts(count, pieces)))
+    return [range(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 @functools.lru_cache(maxsize=4096)
