@@ -177,8 +177,8 @@ def test_grouped_layers_are_computed_group_after_group(text, monkeypatch):
     plan = DensePlan(spec, np.ones(spec.weight_shape, spec.dtype))
     assert not plan._layout.copying, text
     first, end = plan._tasks[:, [list(TASK).index(name) for name in ("position", "position_end")]].T
-    assert not first.any(), text
-    assert (end == len(plan._positions)).all(), text
+    rows = len(plan._positions) // spec.output_spatial[0]
+    assert (end - first).min() >= len(plan._positions) // 2 - rows, text  # a group's inputs take up to half the cache
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
