@@ -96,8 +96,9 @@ class Tiling:
         return math.prod(self.spec.weight_shape[:2]) * self.kinds * self.frequencies * self.spec.itemsize
 
     def _traffic_seconds(self, machine):
-        """Weights and arrays through memory."""
-        data = self.spec.data_bytes
+        """Transformed weights, input and output through memory."""
+        spec = self.spec
+        data = (math.prod(spec.input_shape) + math.prod(spec.output_shape)) * spec.itemsize
         return (self._weight_bytes() + data * (FAR_TRAFFIC if data > CACHED_BYTES else 1)) / machine.bandwidth
 
 
