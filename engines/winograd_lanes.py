@@ -56,8 +56,6 @@ CELL_CYCLES, FAR_CELL_CYCLES, FARTHEST_CELL_CYCLES = 0.95, 24, 38
 TRANSPOSE_CYCLES, FAR_TRANSPOSE_CYCLES = 6, 40
 #: What products take beyond the model, which was fitted to those whose lanes are tiles (0.81 to 0.85 of the peak).
 CELL_PRODUCT = 1.1
-
-
 #: Bytes of a cell, at most, and elements of a channel whose cells are made at once.
 CELL_BYTES, MOST_ELEMENTS = 64, 1 << 20
 
@@ -243,10 +241,8 @@ class ChannelLanes(Tiling):
 
     def _cell_cycles(self, machine):
         """Of a cell at one frequency, there or back."""
-        near, held = (
-            halving(machine.fma_pipes) * CELL_CYCLES * sum(self.products),
-            self._round_bytes(machine.vector_bytes),
-        )
+        near = halving(machine.fma_pipes) * CELL_CYCLES * sum(self.products)
+        held = self._round_bytes(machine.vector_bytes)
         if held <= cache_bytes() * machine.threads:
             return near
         return max(near, FAR_CELL_CYCLES if held <= SHARED_BYTES else FARTHEST_CELL_CYCLES)

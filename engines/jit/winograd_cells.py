@@ -110,10 +110,10 @@ class CellPlan(RoundsPlan):
     def _product_steps(self):
         """A record for each round of the product."""
         copies, shifts = part_sources(self._axes)
-        parts = copies * self._cells * self._v_cell + shifts * self._target.vector_bytes
+        begins = copies * self._cells * self._v_cell + shifts * self._target.vector_bytes
         per_cell, rounds = self._lanes // self._unrolled, math.ceil(self._group[0] / self._unrolled)
         cell, number = np.divmod(np.arange(rounds), per_cell)
-        cells, number = (parts[:, None] + cell * self._v_cell).ravel(), np.tile(number, len(parts))
+        cells, number = (begins[:, None] + cell * self._v_cell).ravel(), np.tile(number, len(begins))
         fields = {
             "here": cells + number * self._unrolled * self._item,
             "next": np.append(cells, [cells[-1]] * per_cell)[per_cell:],
