@@ -166,7 +166,10 @@ def test_padding_is_left_out_and_nothing_else(text, last, dtype):
     np.testing.assert_array_equal(out, np.broadcast_to(expected, out.shape), err_msg=str(spec))
 
 
-@pytest.mark.parametrize("text", ["g32mb1ic1024ih56oc1024oh28kh3sh2ph1", "g16mb2ic512ih28oc512oh28kh3ph1"])
+@pytest.mark.parametrize(
+    "text",  # weights that are far, and that are not
+    ["g32mb1ic1024ih56oc1024oh28kh3sh2ph1", "g16mb2ic512ih28oc512oh28kh3ph1", "g32mb1ic256ih56oc256oh56kh3ph1"],
+)
 def test_grouped_layers_are_computed_group_after_group(text, monkeypatch):
     """A task that had a row of all groups read all their weights again for each row."""
     from convbench.engines.jit.dense_kernel import TASK
