@@ -27,7 +27,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from convbench import forks
 from convbench.engine import UNROUNDED_GUARD, Engine, unit_roundoff
 from convbench.machine import Machine, this_machine, usable_cores
 from convbench.settings import get_num_threads
@@ -38,7 +37,8 @@ from .jit.winograd_matrices import growth
 from .winograd_lanes import fastest, options, taps
 
 DTYPES = ("float32", "float64")
-MOST_STRIDE = 4  # a run of tiles is stride · m vectors of a row
+#: Where lanes are tiles, a run of them is stride · m vectors of a row; with channels as lanes more was not tried.
+MOST_STRIDE = 4
 TABLE_LIMIT_BYTES = 64 << 20
 #: What rounding sums of C products adds, in parts of `growth` and √C: of data of both signs nothing (0.15 in all from
 #: C = 8 on), of one sign 1/6 with F(2, 3), 1/20 with F(4, 3); a single product 0.8 in all at most (28×28, 2026-11).
@@ -79,8 +79,8 @@ class Winograd(Engine):
         return None
 
     def takes_channels_last(self, spec: ConvSpec) -> bool:
-        """Always: where channels lie side by side they are the lanes."""
-        return True
+        """Where channels can be the lanes; larger planes are transposed for tiles as lanes."""
+        return bool(options(spec, self.products))
 
     def workspace_bytes(self, spec: ConvSpec) -> int:
         """Transformed and plain weights, tables, transformed tiles."""
@@ -135,8 +135,7 @@ class _Plan:
     """
 
     def __init__(self, tiling, weight, bias):
-        with forks.held_off:
-            self._fast = tiling.plan(weight, bias)
+        self._fast = tiling.plan(weight, bias)
         self._given = tiling.spec, np.array(weight), None if bias is None else np.array(bias)
         self._direct = None
         self.nbytes = self._fast.nbytes + weight.nbytes

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+from convbench import forks
 from convbench.machine import CACHED_BYTES, Machine
 from convbench.spec import ConvSpec
 
@@ -166,7 +167,8 @@ class TileLanes(Tiling):
 
     def plan(self, weight, bias):
         """The plan, which says of each call whether all results are finite."""
-        from .jit.winograd import WinogradPlan
+        with forks.held_off:
+            from .jit.winograd import WinogradPlan
 
         spec, outputs = self._planes
         slices = self.spec.spatial[0] if self.spec.ndim > 2 else 1
@@ -249,7 +251,8 @@ class ChannelLanes(Tiling):
 
     def plan(self, weight, bias):
         """The plan, which says of each call whether all results are finite."""
-        from .jit.winograd_cells import CellPlan
+        with forks.held_off:
+            from .jit.winograd_cells import CellPlan
 
         return CellPlan(self.spec, weight, bias, outputs=self.outputs, taps=self.taps)
 
@@ -267,7 +270,7 @@ def is_dilated(spec: ConvSpec) -> bool:
 
 def _by_slices(spec):
     """Whether each slice of a volume's output is a convolution of one slice of the input."""
-    return spec.kernel[0] == spec.stride[0] == spec.dilation[0] == 1 and not any(spec.padding[0])
+    return spec.kernel[0] == spec.stride[0] == 1 and not any(spec.padding[0])
 
 
 def planes(spec: ConvSpec) -> ConvSpec:

@@ -213,7 +213,13 @@ def test_planes_of_many_elements_are_left_to_tiles(monkeypatch):
     spec = problem((20, 21), padding=1)
     assert not ChannelLanes.options(spec)
     assert ChannelLanes.options(spec.replace(spatial=(20, 20)))
-    assert "none fits" in registry.get("winograd").why_unsupported(spec.replace(dilation=2))
+    engine = registry.get("winograd")
+    assert "none fits" in engine.why_unsupported(spec.replace(dilation=2))
+    assert engine.takes_channels_last(spec.replace(spatial=(20, 20), memory_format="channels_last"))
+    assert not engine.takes_channels_last(spec.replace(memory_format="channels_last"))
+    x, weight, bias = sample(spec)
+    result = convbench.Conv2d(weight, bias, padding=1, engine="winograd")(lying(x, "channels_last")[0])
+    assert_within_bound(engine, spec, result, x, weight, bias)
 
 
 def test_workspace_is_what_plans_hold():
