@@ -77,6 +77,30 @@ def test_products_in_place_ask_for_inputs_of_the_second_level_again(monkeypatch,
     assert {tile.soon for tile in tiles} == {soon}, str(spec)
 
 
+@pytest.mark.parametrize(
+    ("text", "level", "far"),
+    [
+        ("mb1ic80ih64oc8kh1", 2, False),  # 80 planes of 16 KiB: the cache holds a line of 64 of them
+        ("mb1ic64ih64oc8kh1", 2, True),  # of all
+        ("mb1ic80ih63oc8kh1", 2, True),  # planes want sets of their own
+        ("mb1ic40ih128oc8kh1", 2, True),  # of 16 planes, but most of so few are asked for in time
+        ("mb1ic80ih64oc8kh1", 1, True),  # nothing comes again just before its use
+    ],
+)
+def test_products_in_place_ask_only_for_what_stays_until_its_use(monkeypatch, text, level, far):
+    monkeypatch.setattr(product, "cache_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(product, "inputs_level", lambda *_: level)
+    monkeypatch.setattr(product, "choose", lambda _, vectors, *__: product_tiling.Cut((8,), (1,) * vectors, True, 1e6))
+    tiles, address = [], product.kernels.kernel_address
+    monkeypatch.setattr(
+        product.kernels, "kernel_address", lambda tile, target: tiles.append(tile) or address(tile, target)
+    )
+    spec = ConvSpec.parse(text)
+    product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert [tile.lines > 0 for tile in tiles] == [far], str(spec)
+    assert [tile.soon for tile in tiles] == [level == 2], str(spec)
+
+
 def test_the_lines_of_a_round_are_asked_for_again():
     """Of three vectors, which may reach into a fourth line: beside what is asked for far ahead.
 

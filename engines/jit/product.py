@@ -23,7 +23,7 @@ from .dense_shape import CONFLICT_BYTES
 from .dense_tiling import in_halves, parts
 from .product_tiling import block, choose
 from .records import ALIGN, Frame, Framed, aligned, table
-from .target import target
+from .target import cache_bytes, target
 
 #: Bytes of one block of k's weights that stream from the L2 cache, and of sums that stay there between blocks of k.
 WEIGHT_BYTES = 256 * 1024
@@ -39,6 +39,12 @@ RUN_TILES, FEW_TILES = 2, 2
 #: 35x35, batch 16, 4.15 and 3.67, 512 -> 128 at 28x28 0.49 and 0.47; 12, 16 and 24 rounds 0.93 to 1.01 of the speed
 #: of 8 (Cascade Lake, November 2026).
 MOST_ROUNDS = 8
+#: Planes at least, read in place, whose lines are asked for by no earlier tile where too many want the same sets of the
+#: L2 cache: they are driven out before they are read, and nothing is asked for earlier than `SOON_ROUNDS` ahead; see
+#: docs/kernels.md.  Cold, 32 -> 8 at 128x128 takes 280 us with, 400 without (Cascade Lake, November 2026).
+CROWDED_PLANES = 64
+#: Bytes after which lines want the same set of the L2 cache again, and as many as its ways.
+SET_BYTES = 64 * 1024
 #: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.  64 -> 128 channels at 56x56, stride
 #: 2, in 2, 4, 6, 8 and 26 tasks 80, 84, 85, 82, 81 us: short ones cost nothing (Zen 4, November 2026).
 TASKS_PER_THREAD, TASK_CYCLES = 8, 20_000
@@ -177,10 +183,15 @@ class ProductPlan(Framed):
         }
 
     def _lines(self, vectors):
-        """Cache lines of a plane that tiles of so many vectors ask for."""
+        """Cache lines of a plane that tiles of so many vectors ask for, for later ones."""
         if self._in_place:
-            return self._run_tiles * vectors
+            return 0 if self._is_crowded() and self._is_soon(vectors) else self._run_tiles * vectors
         return self._spec.stride[-1] if self._strided else vectors  # of which a vector of outputs reads so many, or one
+
+    def _is_crowded(self):
+        """Whether a line of every plane is more than the L2 cache holds of them, for those want the same few sets."""
+        apart = math.gcd(self._plane * self._itemsize, SET_BYTES)
+        return self._inputs >= CROWDED_PLANES and self._inputs * apart > cache_bytes()
 
     def _asking_rounds(self, runs):
         """Rounds that ask for a plane's lines together, where a tile has so many `runs` of inputs.

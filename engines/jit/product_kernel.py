@@ -54,7 +54,9 @@ PACKED_PLANES = 16
 #: load across two lines waits for both; arrays of NumPy begin 16 bytes behind a line.  After PyTorch and OpenVINO had
 #: computed the same, us without, 8, 16 and 32 rounds: 1024 -> 16 channels at 56x56 1115, 712, 681, 642 (at a line 549,
 #: 543, 548), 512 -> 12 at 64x64 399, 334, 324, 419, 128 -> 12 at 256x256 2111, -, 1724, 2376 (Zen 4, November 2026).
-SOON_ROUNDS = 16
+#: 12 instead of 16, hot and cold: 1024 -> 16 at 56x56 1.16 and 1.01 of the speed, 512 -> 12 at 64x64 1.08 and 1.06, 256
+#: -> 16 at 56x56 1.03 and 1.02, none slower; 6 and 24 are behind (Cascade Lake, November 2026).
+SOON_ROUNDS = 12
 #: Planes ahead of the one being copied that are asked for.
 PLANES_AHEAD = 8
 
