@@ -9,6 +9,7 @@ With COUNT the problems are new ones; without, the same few each time.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import faulthandler
 import math
 import mmap
@@ -226,7 +227,9 @@ def small_blocks():
     dense.cache_bytes = dense_layout.cache_bytes = dense_tasks.cache_bytes = product_tiling.cache_bytes = (
         lambda level=2: SMALL_CACHE
     )
-    product_tiling.PLACE_CYCLES = product_tiling.FAR_PLACE_CYCLES = 1e9  # from panels, unless one tile has all channels
+    for name in ("ONE_MULTIPLY", "TWO_MULTIPLIES"):  # from panels, unless one tile has all channels
+        costs = dataclasses.replace(getattr(product_tiling, name), place=1e9, same_sets=1e9)
+        setattr(product_tiling, name, costs)
 
 
 def copies():

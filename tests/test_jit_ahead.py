@@ -38,7 +38,7 @@ def test_many_inputs_come_into_the_second_level_where_the_first_is_small(
         ("mb1ic256ih28oc8kh1", product.ProductPlan, 2),  # in place
         ("mb1ic16ih32oc8kh1", product.ProductPlan, 2),  # in place, planes of 4 KiB
         ("mb1ic256ih28oc32kh1", product.ProductPlan, 2),  # in place, several tiles of channels
-        ("mb1ic64ih28oc2048kh1", product.ProductPlan, 1),  # panels
+        ("mb1ic64ih28oc2048kh1", product.ProductPlan, 2),  # panels, copied from many planes
         ("mb1ic64ih56oc128oh28kh1sh2", product.ProductPlan, 2),  # panels, of parts of lines
     ],
 )
@@ -101,30 +101,77 @@ def test_products_in_place_ask_only_for_what_stays_until_its_use(monkeypatch, te
     assert [tile.soon for tile in tiles] == [level == 2], str(spec)
 
 
+def asks_of(**ways):
+    """What the kernel of 8 channels by 3 vectors asks for, its code tells: instructions."""
+    plain = {"in_place": False, "copies": False, "from_zero": True, "asks": False, "soon": False, "streams": False}
+    tile = product.kernels.Tile(8, 3, "float32", **{**plain, "lines": 0, "rounds": 1, "level": 2, "outputs": 0, **ways})
+    text = compiler.assembly(target(), lambda module: product.kernels.write_kernel(module, tile, target()))
+    return sum("prefetch" in line or "prfm" in line for line in text.splitlines())
+
+
 def test_the_lines_of_a_round_are_asked_for_again():
     """Of three vectors, which may reach into a fourth line: beside what is asked for far ahead.
 
     In the two rounds that ask for a plane's lines, and in the one that is left over.
     """
-    machine = target()
-    ways = {"in_place": True, "from_zero": True, "asks": False, "soon": False, "streams": False}
-    tile = product.kernels.Tile(8, 3, "float32", **ways, lines=6, rounds=2, level=2)
-    far, both = (
-        compiler.assembly(machine, lambda module, each=each: product.kernels.write_kernel(module, each, machine))
-        for each in (tile, dataclasses.replace(tile, soon=True))
-    )
-    asks = [sum("prefetch" in line or "prfm" in line for line in text.splitlines()) for text in (far, both)]
-    assert asks[1] - asks[0] == 3 * 4
+    ways = {"in_place": True, "lines": 6, "rounds": 2}
+    assert asks_of(**ways, soon=True) - asks_of(**ways) == 3 * 4
 
 
 @pytest.mark.parametrize(("lines", "rounds"), [(3, 1), (3, 2), (3, 8), (6, 4), (1, 5)])
 def test_each_line_of_a_plane_is_asked_for_once(lines, rounds):
     """In the rounds that share it, and an equal part in one that is left over, beside the lines that are stored to."""
-    ways = {"in_place": False, "from_zero": True, "asks": False, "soon": False, "streams": False}
-    tile = product.kernels.Tile(8, 3, "float32", **ways, lines=lines, rounds=rounds, level=2)
-    text = compiler.assembly(target(), lambda module: product.kernels.write_kernel(module, tile, target()))
-    asks = sum("prefetch" in line or "prfm" in line for line in text.splitlines())
-    assert asks == 8 * 3 + lines + (math.ceil(lines / rounds) if rounds > 1 else 0)
+    left = math.ceil(lines / rounds) if rounds > 1 else 0
+    assert asks_of(lines=lines, rounds=rounds) == 8 * 3 + lines + left
+
+
+@pytest.mark.parametrize(("outputs", "rounds"), [(1, 8), (3, 8), (2, 1)])
+def test_rounds_ask_for_the_outputs_of_some_channels(outputs, rounds):
+    assert asks_of(outputs=outputs, rounds=rounds) == 3 * outputs
+
+
+@pytest.mark.parametrize(
+    ("text", "outputs"),
+    [
+        ("mb1ic64ih28oc64kh1", 1),  # in 8 turns of 8 rounds, 8 channels
+        ("mb1ic64ih28oc56kh1", 0),  # fewer outputs than inputs
+        ("mb1ic16ih28oc64kh1", 4),  # in 2 turns
+        ("mb1ic6ih28oc64kh1", 0),  # in none
+    ],
+)
+def test_products_ask_for_outputs_in_time(monkeypatch, text, outputs):
+    monkeypatch.setattr(product.ProductPlan, "_streams", lambda _: False)
+    monkeypatch.setattr(product.ProductPlan, "_asking_rounds", lambda *_: 8)
+    spec = ConvSpec.parse(text)
+    assert product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))._asked_outputs(8) == outputs, str(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "in_place", "kinds"),
+    [
+        ("mb1ic32ih28oc64kh1", False, {(True, True), (False, False)}),  # the first tile of channels copies for others
+        ("mb1ic32ih28oc8kh1", False, {(True, False)}),  # there are no others
+        ("mb1ic32ih28oc64kh1", True, {(True, False)}),
+        ("mb1ic32ih56oc64oh28kh1sh2", False, {(False, False)}),  # sorted before
+    ],
+)
+def test_the_first_tile_of_channels_copies_what_others_read(monkeypatch, text, in_place, kinds):
+    def tiles_of_8(channels, vectors, *_):
+        return product_tiling.Cut((8,) * (channels // 8), (1,) * vectors, in_place, 1e6)
+
+    monkeypatch.setattr(product, "choose", tiles_of_8)
+    tiles, address = [], product.kernels.kernel_address
+    monkeypatch.setattr(
+        product.kernels, "kernel_address", lambda tile, target: tiles.append(tile) or address(tile, target)
+    )
+    spec = ConvSpec.parse(text)
+    plan = product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    assert {(tile.in_place, tile.copies) for tile in tiles} == kinds, str(spec)
+    x = np.arange(math.prod(spec.input_shape), dtype=spec.dtype).reshape(spec.input_shape) % 64
+    out = np.empty(spec.output_shape, spec.dtype)
+    plan(x, out)
+    sums = x[:, :, :: spec.stride[0], :: spec.stride[1]].sum(1, keepdims=True)
+    np.testing.assert_array_equal(out, np.broadcast_to(sums, out.shape), str(spec))
 
 
 @pytest.mark.parametrize("multiplies", [1, 2])
@@ -142,19 +189,21 @@ def test_dense_kernels_ask_for_outputs_and_for_far_weights(monkeypatch, channels
 
 
 @pytest.mark.parametrize(
-    ("multiplies", "vectors", "k_count", "same_sets", "in_place"),
+    ("multiplies", "channels", "same_sets", "in_place"),
     [
-        (1, 256, 256, True, True),
-        (2, 256, 256, True, False),
-        (2, 196, 256, False, False),  # a tile's inputs would come from the second-level cache for each tile of channels
-        (2, 784, 16, False, True),  # they stay in the first
+        (1, 64, True, True),
+        (2, 64, True, False),
+        (2, 64, False, False),  # a tile's inputs would come from the second-level cache for each tile of channels
+        (2, 16, False, True),  # twice only
+        (2, 16, True, False),
+        (2, 8, True, True),
     ],
 )
 def test_products_that_read_inputs_again_read_panels_where_that_takes_long(
-    monkeypatch, multiplies, vectors, k_count, same_sets, in_place
+    monkeypatch, multiplies, channels, same_sets, in_place
 ):
     monkeypatch.setattr(product_tiling, "cache_bytes", lambda level=2: SMALL if level == 1 else 1 << 20)
-    cut = product_tiling.choose.__wrapped__(64, vectors, k_count, 32, multiplies, False, same_sets)
+    cut = product_tiling.choose.__wrapped__(channels, 196, 256, 32, multiplies, False, same_sets)
     assert cut.in_place == in_place, cut
 
 

@@ -93,7 +93,11 @@ class ProductPlan(Framed):
         self._tiles = self._tile_table()
         self._rows = self._row_table()
         self._tasks = self._task_table()
-        self._kernels = self._compile()
+        alone = int(np.max(self._tasks[:, -1] - self._tasks[:, -2])) == 1
+        self._copies = not (self._in_place or self._strided or alone)
+        self._rows_in_place = 0 if self._strided else 1 if self._copies else len(self._rows)
+        self._kernels = self._compile(False)
+        self._kernels_in_place = self._compile(True)
         self._call, self.summon = parallel.caller(), parallel.summoner(len(self._tasks))
         self._frames = [self._new_frame()]
 
@@ -256,26 +260,31 @@ class ProductPlan(Framed):
         }
         return table(kernels.TASK, rows).reshape(-1, len(kernels.TASK))
 
-    def _compile(self):
-        """Addresses of the kernels, [channels][vectors]."""
-        dtype, across = self._spec.dtype, np.unique(self._cut.vectors)
-        asks = are_far(self._weights.nbytes)
-        ways = {"dtype": dtype, "in_place": self._in_place, "from_zero": self._from_zero, "asks": asks}
-        tiles = [
-            kernels.Tile(
-                rows,
-                v,
-                **ways,
-                lines=self._lines(v),
-                rounds=self._rounds,
-                level=self._input_level(v),
-                soon=self._is_soon(v),
-                streams=self._streams(),
-            )
-            for rows in np.unique(self._cut.channels).tolist()
-            for v in across.tolist()
-        ]
+    def _compile(self, in_place):
+        """Addresses of the kernels, [channels][vectors], that read inputs where they lie or from a panel."""
+        rows, across = np.unique(self._cut.channels).tolist(), np.unique(self._cut.vectors).tolist()
+        if not (self._copies or in_place != self._strided):
+            return np.zeros(len(rows) * len(across), np.int64)  # none is called
+        tiles = [self._tile(channels, v, in_place) for channels in rows for v in across]
         return np.array([kernels.kernel_address(tile, self._target) for tile in tiles], np.int64)
+
+    def _tile(self, channels, vectors, in_place):
+        """What the kernel of so many channels and vectors is compiled for."""
+        return kernels.Tile(
+            channels,
+            vectors,
+            self._spec.dtype,
+            in_place=in_place,
+            copies=in_place and self._copies,
+            from_zero=self._from_zero,
+            asks=are_far(self._weights.nbytes),
+            lines=self._lines(vectors),
+            rounds=self._rounds,
+            level=self._input_level(vectors),
+            outputs=self._asked_outputs(channels),
+            soon=in_place and self._is_soon(vectors),
+            streams=self._streams(),
+        )
 
     def _streams(self):
         """Whether outputs are written past the caches where their memory is in none: whole lines, each once."""
@@ -284,23 +293,31 @@ class ProductPlan(Framed):
         return once and residence.pays(self._target, written, self._inputs)
 
     def _is_soon(self, vectors):
-        """Whether inputs come from the second-level cache into the first before their use: of many planes, read once.
+        """Whether tiles that read in place bring inputs from the second-level cache into the first before their use.
 
-        Where more tiles of channels read them, they are there for all but one: 128 -> 128 channels at 64x64 with it
-        1084, without 816 us (Zen 4, November 2026).
+        Not where more tiles read them so: they are there for all but one.  128 -> 128 channels at 64x64 with it 1084,
+        without 816 us (Zen 4, November 2026).
         """
-        far = self._in_place and self._input_level(vectors) == 2
-        return far and len(self._cut.channels) <= FEW_TILES and self._inputs >= 2 * kernels.SOON_ROUNDS
+        once = not self._in_place or len(self._cut.channels) <= FEW_TILES
+        return once and self._input_level(vectors) == 2 and self._k_block >= 2 * kernels.SOON_ROUNDS
 
     def _input_level(self, vectors):
-        """The cache that the next tiles' inputs are asked into; panels' neighbours are few at a time, but for strides.
+        """The cache that the next tiles' inputs are asked into.
 
         With strides, into the first and the second of 32 KiB, caches cold: 672 -> 48 channels at 96x96 1223 and 1158
-        us, 128 -> 256 at 56x56 293 and 289, 64 -> 128 107 and 105 (Zen 4, November 2026).
+        us, 128 -> 256 at 56x56 293 and 289, 64 -> 128 107 and 105 (Zen 4, November 2026).  Panels that their first
+        reader copies: 0.97 to 1.04 (Cascade Lake, November 2026).
         """
         lines = self._inputs * vectors * self._run_tiles
-        apart = self._in_place or self._strided
-        return inputs_level(lines * LINE_BYTES, self._strided or self._same_sets) if apart else 1
+        return inputs_level(lines * LINE_BYTES, not self._in_place or self._same_sets)
+
+    def _asked_outputs(self, channels):
+        """Channels whose outputs a tile of so many asks for by each `_rounds` rounds, or 0: all before the first.
+
+        docs/kernels.md has figures of both.
+        """
+        turns = self._k_block // self._rounds
+        return 0 if self._streams() or self._outputs < self._inputs or not turns else math.ceil(channels / turns)
 
     def _new_frame(self):
         """Constants and scratch for one caller at a time."""
@@ -313,13 +330,14 @@ class ProductPlan(Framed):
             "rows": self._rows,
             "tasks": self._tasks,
             "kernels": self._kernels,
+            "kernels_in_place": self._kernels_in_place,
         }
         constants = {
             **{name: array.ctypes.data for name, array in arrays.items()},
-            "pack": kernels.pack_address(self._spec.dtype, self._strided and self._spec.stride[-1], self._target),
+            "pack": kernels.pack_address(self._spec.dtype, self._spec.stride[-1], self._target) if self._strided else 0,
             "k_count": self._inputs,
             "k_block": self._k_block,
-            "in_place": int(self._in_place),
+            "rows_in_place": self._rows_in_place,
             "asked_planes": math.ceil(self._inputs / self._run_tiles),
             "far_cycles": residence.far_cycles(self._target) if self._streams() else 0,
             "x_channel": self._plane * item,

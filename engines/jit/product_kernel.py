@@ -6,11 +6,12 @@ is a matrix product. One tile is some output channels x some vectors of pixels, 
 runs: as many broadcasts of weights as channels and loads as vectors, for channels x vectors multiply-adds.
 Sums are stored as they are, for a channel's pixels lie together.
 
-The inputs of a tile are copied into a *panel* first, a block of k at a time, which stays in or near the L1 cache
-while all the task's channels are computed from it; weights, in the order of their use, stream past it.  So what a
-round takes from the L2 cache are 4 bytes for every channel, and reads of distant planes are few (K. Goto and
-R. van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, 2008, with the sides exchanged).  Where few tiles
-of channels would read a panel, inputs are read where they lie, and sums stay in registers for all of k.
+The first tile of channels copies the inputs that it multiplies into a *panel*, a block of k at a time, which stays in
+or near the L1 cache while all the task's other channels are computed from it; weights, in the order of their use,
+stream past it.  So what a round takes from the L2 cache are 4 bytes for every channel, and reads of distant planes are
+few (K. Goto and R. van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, 2008, with the sides exchanged).
+Inputs between strides are sorted into the panel before.  Where few tiles of channels would read a panel, all read
+inputs where they lie, and sums stay in registers for all of k.
 """
 
 import contextlib
@@ -26,26 +27,27 @@ from .transpose import SHUFFLED_STRIDE, deinterleaved
 from .vector import INDEX, Code
 
 FRAME = slots(
-    "weights bias tiles rows tasks kernels pack k_count k_block x_channel out_channel in_place asked_planes"
-    " far_cycles scratch scratch_bytes",
+    "weights bias tiles rows tasks kernels kernels_in_place rows_in_place pack k_count k_block x_channel out_channel"
+    " asked_planes far_cycles scratch scratch_bytes",
     FRAME_HEAD,
 )
 #: Pixels of a tile: where they begin in the input and the output (bytes), where its segments are and how many,
-#: elements in the last vector, vectors, column of the kernel table, where the table of runs is that it asks for (bytes
+#: elements in the last vector, vectors, column of the kernel tables, where the table of runs is that it asks for (bytes
 #: from the image), how many, and, in place, planes of them that a turn of channels asks for.
 TILE = slots("x out segments count rest vectors kind runs run_count turn_planes")
 #: Neighbouring outputs of one row, at most a vector of them: their first input (bytes from the image), where they go
 #: in a round of the panel (bytes), how many there are.
 SEGMENT = slots("x panel count")
-#: Channels of a tile: their weights, biases and output (bytes), how many there are, row of the kernel table.
+#: Channels of a tile: their weights, biases and output (bytes), how many there are, row of the kernel tables.
 ROWS = slots("weights bias out channels kind")
 #: An image (and group), its range of tiles and of rows.
 TASK = slots("x out tile tile_end row row_end")
-#: One call of a kernel: the panel, weights, rounds; where sums begin, and the distance to the next channel's
-#: and vector's; where they go, elements in the last vector, the inputs to ask for, and whether sums go past the caches.
-CALL = slots("panel weights k_count start start_channel start_vector out rest asks past")
+#: One call of a kernel: its inputs, the panel to copy them to, weights, rounds; where sums begin, and the distance to
+#: the next channel's and vector's; where they go, elements in the last vector, the inputs to ask for, and whether sums
+#: go past the caches.
+CALL = slots("inputs panel weights k_count start start_channel start_vector out rest asks past")
 #: One call of a pack: `k_count` rounds from `x` into the panel, the others as in `TILE`.
-PACK = slots("x segments count k_count panel vectors rest")
+PACK = slots("x segments count k_count panel vectors")
 #: Planes that a segment is copied from before the next segment is: each is a page of its own, of which the processor
 #: remembers so many.  672 -> 48 channels at 96x96, stride 2: all of a block 572, 32 planes 511, 16 475 us (Zen 5,
 #: November 2026).
@@ -57,8 +59,6 @@ PACKED_PLANES = 16
 #: 12 instead of 16, hot and cold: 1024 -> 16 at 56x56 1.16 and 1.01 of the speed, 512 -> 12 at 64x64 1.08 and 1.06, 256
 #: -> 16 at 56x56 1.03 and 1.02, none slower; 6 and 24 are behind (Cascade Lake, November 2026).
 SOON_ROUNDS = 12
-#: Planes ahead of the one being copied that are asked for.
-PLANES_AHEAD = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Tile:
     dtype : str
     in_place : bool
         Whether inputs are read where they lie, `x_channel` bytes apart, instead of from a panel.
+    copies : bool
+        Whether they are copied to the panel as well, for other tiles of channels.
     from_zero : bool
         Whether sums begin at zero instead of where `start` points.
     asks : bool
@@ -79,6 +81,8 @@ class Tile:
         Cache lines of each plane by which the inputs of later tiles are asked for, and the rounds that ask for them.
     level : int
         The cache that they are asked into.
+    outputs : int
+        Channels whose outputs are asked for by each `rounds` rounds, or 0: all before the first round.
     soon : bool
         Whether they are asked from there into the first-level cache before their use.
     streams : bool
@@ -89,11 +93,13 @@ class Tile:
     vectors: int
     dtype: str
     in_place: bool
+    copies: bool
     from_zero: bool
     asks: bool
     lines: int
     rounds: int
     level: int
+    outputs: int
     soon: bool
     streams: bool
 
@@ -104,15 +110,8 @@ def kernel_address(tile, target):
 
 
 def pack_address(dtype, stride, target):
-    """The compiled ``void pack(frame, pack)``; `stride` along the width, or 0 where inputs lie together."""
-
-    def write(module):
-        if stride:
-            write_segments_pack(module, dtype, stride, target)
-        else:
-            write_pack(module, dtype, target)
-
-    return compiler.address("pack", (dtype, stride), target, write)
+    """The compiled ``void pack(frame, pack)``; `stride` along the width."""
+    return compiler.address("pack", (dtype, stride), target, lambda module: write_pack(module, dtype, stride, target))
 
 
 def task_address(dtype, target):
@@ -135,15 +134,16 @@ def write_kernel(module, tile, target):
 
     ends = list(places(call.pointer("out"), frame["out_channel"], kind.bytes))
     through = call["past"].compare("==", 0)
-    with code.when(through) if tile.streams else contextlib.nullcontext():
-        for place in ends:  # 64 -> 256 channels at 56x56, batch 8: 139 -> 149 GFLOP/s (Cascade Lake, November 2026)
-            code.prefetch(place, write=True)
+    if not tile.outputs:
+        with code.when(through) if tile.streams else contextlib.nullcontext():
+            for place in ends:
+                code.prefetch(place, write=True)
     if tile.from_zero:
         sums = [code.zero(kind)] * len(ends)
     else:
         begins = places(call.pointer("start"), call["start_channel"], call["start_vector"])
         sums = [at.load(kind, mask if number % tile.vectors == last else None) for number, at in enumerate(begins)]
-    sums = _all_rounds(code, tile, frame["x_channel"], call, mask, sums)
+    sums = _all_rounds(code, tile, frame, call, mask, sums)
     if tile.streams:
         with code.either(through) as (yes, no):
             with yes:
@@ -156,20 +156,56 @@ def write_kernel(module, tile, target):
     code.finish()
 
 
-def _all_rounds(code, tile, plane, call, mask, sums):
-    """The sums after all rounds of k; `plane` is the distance of two planes of inputs.
+def _all_rounds(code, tile, frame, call, mask, sums):
+    """The sums after all rounds of k.
 
     Rounds that ask for one plane's lines are written one after the other, so that none divides or computes addresses:
     64 -> 256 channels at 56x56, batch 8, 1.14 of the speed, others 1.01 to 1.14.  They share the lines evenly, for a
     processor waits for a dozen of them at a time: see `product.MOST_ROUNDS` (Cascade Lake, November 2026).
     """
+    kind, plane = code.vector(tile.dtype), frame["x_channel"]
+    multiply = _round(code, tile, plane, call, mask)
+
+    def one_plane_asked(k, out, *carried):
+        for turn in range(tile.rounds):
+            for line in _share(turn, tile.outputs * tile.vectors, tile.rounds):
+                channel, v = divmod(line, tile.vectors)
+                code.prefetch(out + frame["out_channel"] * channel + v * kind.bytes, write=True)
+            carried = multiply(k + turn, _share(turn, tile.lines, tile.rounds), *carried)
+        source, weights, asks, *sums = carried
+        if tile.outputs:  # the last ones' successor is what lies near, of no cost
+            last = tile.rounds * (math.ceil(tile.channels / tile.outputs) - 1)
+            out = k.compare("<", last).choose(out + frame["out_channel"] * tile.outputs, call.at)
+        return [out, source, weights, asks + plane, *sums]
+
+    each = math.ceil(tile.lines / tile.rounds)
+
+    def some_lines_asked(k, *carried):
+        source, weights, asks, *sums = multiply(k, range(each), *carried)
+        return [source, weights, asks + each * kind.bytes, *sums]
+
+    k_count, carried = call["k_count"], [*map(call.pointer, ("out", "inputs", "weights", "asks")), *sums]
+    carried = code.loop(k_count - (tile.rounds - 1), one_plane_asked, carried, step=tile.rounds)[1:]
+    if tile.rounds > 1:
+        carried = code.loop(k_count, some_lines_asked, carried, start=k_count // tile.rounds * tile.rounds)
+    return carried[3:]
+
+
+def _share(turn, count, turns):
+    """Which of `count` lines one of some turns asks for."""
+    return range(turn * count // turns, (turn + 1) * count // turns)
+
+
+def _round(code, tile, plane, call, mask):
+    """A function that writes a round: asks for some of the lines of later tiles, and multiplies."""
     kind = code.vector(tile.dtype)
-    step = plane if tile.in_place else tile.vectors * kind.bytes
+    reach = tile.vectors * kind.bytes
+    step = plane if tile.in_place else reach
     masks = [*[None] * (tile.vectors - 1), mask if tile.in_place else None]
     align = None if tile.in_place else kind.bytes
-    reach = tile.vectors * kind.bytes
     inside = plane * SOON_ROUNDS
     beyond = inside - plane * call["k_count"] + reach
+    panel = call.pointer("panel")
 
     def ask_soon(k, x):
         """Of the same tile, and in the last rounds of the next one, which lies beside it."""
@@ -177,13 +213,16 @@ def _all_rounds(code, tile, plane, call, mask, sums):
         for at in (*range(0, reach, kind.bytes), reach - 1):
             code.prefetch(there + at)
 
-    def multiply(k, lines, panel, weights, asks, *sums):
+    def multiply(k, lines, source, weights, asks, *sums):
         for line in lines:
             # That of a vector's last byte: the line of its first was asked for with the vector before.
             code.prefetch(asks + (line * kind.bytes + kind.bytes - 1), cache=tile.level)
         if tile.soon:
-            ask_soon(k, panel)
-        inputs = [(panel + v * kind.bytes).load(kind, masks[v], align=align) for v in range(tile.vectors)]
+            ask_soon(k, source)
+        inputs = [(source + v * kind.bytes).load(kind, masks[v], align=align) for v in range(tile.vectors)]
+        if tile.copies:
+            for v, value in enumerate(inputs):
+                (panel + (k * reach + v * kind.bytes)).store(value, align=kind.bytes)
         if tile.asks:
             ask(code, weights, tile.channels * kind.itemsize)
         following = iter(sums)
@@ -191,26 +230,9 @@ def _all_rounds(code, tile, plane, call, mask, sums):
         for channel in range(tile.channels):
             weight = (weights + channel * kind.itemsize).broadcast(kind)
             products += [next(following).fma(weight, value) for value in inputs]
-        return [panel + step, weights + tile.channels * kind.itemsize, asks, *products]
+        return [source + step, weights + tile.channels * kind.itemsize, asks, *products]
 
-    def one_plane_asked(k, *carried):
-        for turn in range(tile.rounds):
-            first, end = turn * tile.lines // tile.rounds, (turn + 1) * tile.lines // tile.rounds
-            carried = multiply(k + turn, range(first, end), *carried)
-        panel, weights, asks, *sums = carried
-        return [panel, weights, asks + plane, *sums]
-
-    each = math.ceil(tile.lines / tile.rounds)
-
-    def some_lines_asked(k, *carried):
-        panel, weights, asks, *sums = multiply(k, range(each), *carried)
-        return [panel, weights, asks + each * kind.bytes, *sums]
-
-    k_count, carried = call["k_count"], [*(call.pointer(name) for name in ("panel", "weights", "asks")), *sums]
-    carried = code.loop(k_count - (tile.rounds - 1), one_plane_asked, carried, step=tile.rounds)
-    if tile.rounds > 1:
-        carried = code.loop(k_count, some_lines_asked, carried, start=k_count // tile.rounds * tile.rounds)
-    return carried[3:]
+    return multiply
 
 
 def _store(tile, places, sums, mask):
@@ -219,28 +241,7 @@ def _store(tile, places, sums, mask):
         place.store(total, mask if number % tile.vectors == tile.vectors - 1 else None)
 
 
-def write_pack(module, dtype, target):
-    """Write the copy of vectors x k inputs, which lie together, into a panel."""
-    code = Code(module, "pack", target, "pp")
-    frame, call = Record(code.arguments[0], FRAME), Record(code.arguments[1], PACK)
-    kind = code.vector(dtype)
-    mask = code.mask(call["rest"], kind)
-    plane, last = frame["x_channel"], (call["vectors"] - 1) * kind.bytes
-
-    def one(x, panel, at, mask=None):
-        code.prefetch(x + at + plane * PLANES_AHEAD)
-        (panel + at).store((x + at).load(kind, mask), align=kind.bytes)
-
-    def copy(_, x, panel):
-        code.loop(last, lambda at: one(x, panel, at), step=kind.bytes)
-        one(x, panel, last, mask)
-        return [x + plane, panel + last + kind.bytes]
-
-    code.loop(call["k_count"], copy, [call.pointer("x"), call.pointer("panel")])
-    code.finish()
-
-
-def write_segments_pack(module, dtype, stride, target):
+def write_pack(module, dtype, stride, target):
     """Write the copy of inputs `stride` apart into a panel: some planes of a segment, then of the next one.
 
     Gathers would be shorter, and take 150 cycles where the processor is guarded against what others could learn from
@@ -293,11 +294,11 @@ def write_task(module, dtype, target):
     panel = fixed.pointer("scratch") + worker * fixed["scratch_bytes"]
     kind = code.vector(dtype)
     pack, call = Record(code.stack(size(PACK)), PACK), Record(code.stack(size(CALL)), CALL)
-    pack["panel"] = panel
+    pack["panel"] = call["panel"] = panel
     call["past"] = 0
     with code.when(fixed["far_cycles"].compare(">", 0) & (out.number() % kind.bytes).compare("==", 0)):
         call["past"] = _is_far(code, fixed, task, out).choose(1, 0)
-    packing, row_count = fixed["in_place"].compare("==", 0), task["row_end"] - task["row"]
+    row_count = task["row_end"] - task["row"]
 
     def over_k(k):
         first = k.compare("==", 0)
@@ -307,20 +308,19 @@ def write_task(module, dtype, target):
 
         def over_tiles(number):
             tile = Record(fixed.pointer("tiles") + number * size(TILE), TILE)
-            pack["x"] = x + tile["x"] + k * fixed["x_channel"]
-            pack["segments"], pack["count"] = tile["segments"], tile["count"]
-            call["rest"] = pack["rest"] = tile["rest"]
-            pack["vectors"] = tile["vectors"]
-            call["panel"] = packing.choose(panel, pack.pointer("x"))
-            with code.when(packing):
+            there = x + tile["x"] + k * fixed["x_channel"]
+            call["rest"] = tile["rest"]
+            with code.when(fixed["rows_in_place"].compare("==", 0)):
+                pack["x"], pack["vectors"] = there, tile["vectors"]
+                pack["segments"], pack["count"] = tile["segments"], tile["count"]
                 code.call(fixed.pointer("pack"), [frame, pack.at])
 
             turns = (row_count // tile["run_count"]).most(1)  # in which a run's planes are asked for
 
             def over_rows(number):
                 turn, run = (number - task["row"]) // tile["run_count"], (number - task["row"]) % tile["run_count"]
-                share = packing.choose((call["k_count"] + turns - 1) // turns, tile["turn_planes"])
-                begin = turn * share
+                share = (call["k_count"] + turns - 1) // turns
+                begin = turn * tile["turn_planes"].compare("==", 0).choose(share, tile["turn_planes"])
                 planes = k + begin.compare("<", fixed["asked_planes"]).choose(begin, 0)
                 call["asks"] = x + (tile.pointer("runs") + run * INDEX.bytes).load() + planes * fixed["x_channel"]
                 rows = Record(fixed.pointer("rows") + number * size(ROWS), ROWS)
@@ -328,7 +328,10 @@ def write_task(module, dtype, target):
                 here = out + tile["out"] + rows["out"]
                 call["out"] = here
                 call["start"] = first.choose(fixed.pointer("bias") + rows["bias"], here)
-                function = fixed.pointer("kernels") + (rows["kind"] + tile["kind"]) * INDEX.bytes
+                in_place = (number - task["row"]).compare("<", fixed["rows_in_place"])
+                call["inputs"] = in_place.choose(there, panel)
+                table = in_place.choose(fixed.pointer("kernels_in_place"), fixed.pointer("kernels"))
+                function = table + (rows["kind"] + tile["kind"]) * INDEX.bytes
                 code.call(function.load_pointer(), [frame, call.at])
 
             code.loop(task["row_end"], over_rows, start=task["row"])
