@@ -93,7 +93,7 @@ class ProductPlan(Framed):
         self._tiles = self._tile_table()
         self._rows = self._row_table()
         self._tasks = self._task_table()
-        alone = int(np.max(self._tasks[:, -1] - self._tasks[:, -2])) == 1
+        alone = self._parts()[1] == len(self._cut.channels)  # a tile of channels in each task
         self._copies = not (self._in_place or self._strided or alone)
         self._rows_in_place = 0 if self._strided else 1 if self._copies else len(self._rows)
         self._kernels = self._compile(False)
