@@ -262,11 +262,18 @@ class ProductPlan(Framed):
 
     def _compile(self, in_place):
         """Addresses of the kernels, [channels][vectors], that read inputs where they lie or from a panel."""
-        rows, across = np.unique(self._cut.channels).tolist(), np.unique(self._cut.vectors).tolist()
-        if not (self._copies or in_place != self._strided):
-            return np.zeros(len(rows) * len(across), np.int64)  # none is called
-        tiles = [self._tile(channels, v, in_place) for channels in rows for v in across]
-        return np.array([kernels.kernel_address(tile, self._target) for tile in tiles], np.int64)
+        down, across = np.array(self._cut.channels), np.unique(self._cut.vectors).tolist()
+        called = down if self._copies or in_place != self._strided else down[:0]
+        if in_place and self._copies:  # those that tasks begin with
+            called = down[np.unique(self._tasks[:, kernels.TASK["row"] // 8] % len(down))]
+        return np.array(
+            [
+                kernels.kernel_address(self._tile(channels, v, in_place), self._target) if channels in called else 0
+                for channels in np.unique(down).tolist()
+                for v in across
+            ],
+            np.int64,
+        )
 
     def _tile(self, channels, vectors, in_place):
         """What the kernel of so many channels and vectors is compiled for."""
@@ -314,10 +321,10 @@ class ProductPlan(Framed):
     def _asked_outputs(self, channels):
         """Channels whose outputs a tile of so many asks for by each `_rounds` rounds, or 0: all before the first.
 
-        docs/kernels.md has figures of both.
+        docs/kernels.md has figures of both.  Where outputs are few both take the same, and one way needs fewer kernels.
         """
         turns = self._k_block // self._rounds
-        return 0 if self._streams() or self._outputs < self._inputs or not turns else math.ceil(channels / turns)
+        return 0 if self._streams() or not turns else math.ceil(channels / turns)
 
     def _new_frame(self):
         """Constants and scratch for one caller at a time."""
