@@ -173,9 +173,9 @@ def _all_rounds(code, tile, frame, call, mask, sums):
                 code.prefetch(out + frame["out_channel"] * channel + v * kind.bytes, write=True)
             carried = multiply(k + turn, _share(turn, tile.lines, tile.rounds), *carried)
         source, weights, asks, *sums = carried
-        if tile.outputs:  # the last ones' successor is what lies near, of no cost
+        if tile.outputs:  # the last ones again and again, which are there
             last = tile.rounds * (math.ceil(tile.channels / tile.outputs) - 1)
-            out = k.compare("<", last).choose(out + frame["out_channel"] * tile.outputs, call.at)
+            out = k.compare("<", last).choose(out + frame["out_channel"] * tile.outputs, out)
         return [out, source, weights, asks + plane, *sums]
 
     each = math.ceil(tile.lines / tile.rounds)

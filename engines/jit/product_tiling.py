@@ -101,7 +101,7 @@ def choose(channels, vectors, k_count, registers, multiplies, strided, same_sets
             if down[0] * across[0] * 4 < registers and count > math.ceil(channels / most):
                 break
             for in_place in (False,) if strided else (True, False):
-                cycles = _cycles(down, across, k_count, multiplies, in_place)
+                cycles = _cycles(down, across, k_count, multiplies, costs, in_place)
                 cycles += k_count * vectors * (again * (count - 1) if in_place else copied)
                 score = cycles * (1 + KERNEL_WORTH * len(set(down)) * len(set(across)))
                 if score < best_score:
@@ -109,9 +109,9 @@ def choose(channels, vectors, k_count, registers, multiplies, strided, same_sets
     return best
 
 
-def _cycles(down, across, k_count, multiplies, in_place):
+def _cycles(down, across, k_count, multiplies, costs, in_place):
     """Modelled cycles of all tiles, without those that inputs take."""
-    costs, total = ONE_MULTIPLY if multiplies == 1 else TWO_MULTIPLIES, 0
+    total = 0
     for rows in set(down):
         for vectors in set(across):
             products = rows * vectors
