@@ -39,9 +39,10 @@ LOOP_DTYPES = ("float16", "bfloat16", "complex64", "complex128")
 # What the families cost, in multiply-adds of whole vectors at the processor's peak, fitted to the times of 1456 random
 # problems of one to three dimensions and layers of networks that two or three families compute about as fast, on a
 # 2-core Zen 5 VM, 2026-11. The choice is 1.023 times as slow as the fastest in the geometric mean, in 11 % of them more
-# than 1.05 times. Where a machine's families differ otherwise, its profile says so. Products have become faster since,
-# and `PRODUCT_TAP` is no longer the 1.17 of the Zen 5, with which dense kernels were taken for many pointwise layers
-# that products compute in 0.7 to 0.96 of the time (Cascade Lake, November 2026).
+# than 1.05 times. Where a machine's families differ otherwise, its profile says so. Products have become faster since:
+# `PRODUCT_TAP` (it was 1.17), `PRODUCT_COPY` (0.7) and `PRODUCT_SPREAD` (30) are a fit to 54 pointwise layers, hot and
+# with caches cold; the choice takes 1.016 times as long as the faster of both, it was 1.050 with 1.05, 0.7 and 30
+# (Cascade Lake, November 2026).
 HALF_VECTOR = 0.85  # of up to half a vector of output channels: half on processors that halve long vectors
 DENSE_STORE = 29  # an output vector, besides its products: it is transposed
 DENSE_COPY = 35  # a vector of an input that must be padded or spread over the cache's sets
@@ -54,14 +55,14 @@ WIDE_TILE = 130  # rows of tiles, one or more output channels each; a row's ends
 WIDE_STAGE = 2.8  # a vector of an input that must be padded
 WIDE_SPREAD = 20  # the same where the columns have a stride, too
 ROLLING_SPREAD = 12  # an output vector of strips, where columns have a stride (not fitted: of two sizes, Zen 4)
-PRODUCT_TAP = 1.05  # a product of a matrix product
+PRODUCT_TAP = 0.95  # a product of a matrix product
 PRODUCT_LOAD = 4.2  # a vector of its input, whose fetching few filters do not hide
 PRODUCT_VECTOR = 25  # a vector of a group's pixels
 PRODUCT_STORE = 5.8  # an output vector of a matrix product
 PRODUCT_APART = 16  # the same where outputs compete for the cache's sets
 PRODUCT_GROUP = 365  # a group of an image
-PRODUCT_COPY = 0.7  # a vector of its input: each is copied
-PRODUCT_SPREAD = 30  # the same where pixels have a stride
+PRODUCT_COPY = 4  # a vector of its input: each is copied
+PRODUCT_SPREAD = 18  # the same where pixels have a stride
 # Not fitted, but from counts of operations: a row of taps over a tile of 14 pixels is about 1.2 instructions for each
 # slot of a multiply-add (the pixel's load, its address, the tap's load); an output vector begins and ends with two
 # loads, a store and its part of a tile's 40 cycles. Transposing copies move about an element per cycle.
@@ -216,7 +217,7 @@ class Direct(Engine):
     """The sum itself, by kernels generated for the shape and the processor."""
 
     name = "direct"
-    version = "21"
+    version = "22"
     summary = "the sum itself, by vector code generated for the shape and the processor"
     exact_integers = True
     fuses_bias = True

@@ -55,7 +55,7 @@ class Im2col(Engine):
     """Patches gathered into columns, times the weight matrix."""
 
     name = "im2col"
-    version = "14"
+    version = "15"
     summary = "patch matrix times weight matrix, in blocks that stay in the cache"
     exact_integers = True
 

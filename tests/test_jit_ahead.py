@@ -103,10 +103,21 @@ def test_products_in_place_ask_only_for_what_stays_until_its_use(monkeypatch, te
 
 def asks_of(**ways):
     """What the kernel of 8 channels by 3 vectors asks for, its code tells: instructions."""
-    plain = {"in_place": False, "copies": False, "from_zero": True, "asks": False, "soon": False, "streams": False}
+    plain = {"in_place": False, "copies": False, "from_zero": True, "soon": False, "streams": False}
     tile = product.kernels.Tile(8, 3, "float32", **{**plain, "lines": 0, "rounds": 1, "level": 2, "outputs": 0, **ways})
     text = compiler.assembly(target(), lambda module: product.kernels.write_kernel(module, tile, target()))
     return sum("prefetch" in line or "prfm" in line for line in text.splitlines())
+
+
+def weight_lines(rounds):
+    """The lines of 8 channels' weights that so many rounds take, and those of one that is left over."""
+    return math.ceil(rounds * 8 * 4 / 64) + (rounds > 1)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5, 8])
+def test_each_line_of_weights_is_asked_for_once(rounds):
+    """In the rounds that share them, beside the lines that are stored to."""
+    assert asks_of(rounds=rounds) == 8 * 3 + weight_lines(rounds)
 
 
 def test_the_lines_of_a_round_are_asked_for_again():
@@ -122,12 +133,12 @@ def test_the_lines_of_a_round_are_asked_for_again():
 def test_each_line_of_a_plane_is_asked_for_once(lines, rounds):
     """In the rounds that share it, and an equal part in one that is left over, beside the lines that are stored to."""
     left = math.ceil(lines / rounds) if rounds > 1 else 0
-    assert asks_of(lines=lines, rounds=rounds) == 8 * 3 + lines + left
+    assert asks_of(lines=lines, rounds=rounds) == 8 * 3 + lines + left + weight_lines(rounds)
 
 
 @pytest.mark.parametrize(("outputs", "rounds"), [(1, 8), (3, 8), (2, 1)])
 def test_rounds_ask_for_the_outputs_of_some_channels(outputs, rounds):
-    assert asks_of(outputs=outputs, rounds=rounds) == 3 * outputs
+    assert asks_of(outputs=outputs, rounds=rounds) == 3 * outputs + weight_lines(rounds)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +217,7 @@ def test_products_that_read_inputs_again_read_panels_where_that_takes_long(
     assert cut.in_place == in_place, cut
 
 
-@pytest.mark.parametrize(("multiplies", "first_level", "rounds"), [(1, SMALL, 85), (2, SMALL, 341), (2, LARGE, 128)])
+@pytest.mark.parametrize(("multiplies", "first_level", "rounds"), [(1, SMALL, 85), (2, SMALL, 682), (2, LARGE, 128)])
 def test_panels_leave_a_small_cache_where_two_multiplies_begin_in_a_cycle(monkeypatch, multiplies, first_level, rounds):
     monkeypatch.setattr(product_tiling, "cache_bytes", lambda level=2: first_level if level == 1 else 1 << 20)
     assert product_tiling.block(3, ahead.LINE_BYTES, multiplies) == rounds

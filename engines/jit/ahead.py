@@ -1,5 +1,7 @@
 """What comes from afar is asked for ahead of its use: weights, and the inputs of the tiles to come."""
 
+import math
+
 from .target import cache_bytes
 
 #: So many bytes ahead, two pages: a page's address takes as long to find as its first line.
@@ -35,7 +37,11 @@ def inputs_level(nbytes, sparse):
     return 2 if many and cache_bytes(1) <= SMALL_CACHE else 1
 
 
-def ask(code, weights, nbytes):
-    """Write what asks for the next round's weights: `nbytes` is what a round takes from the pointer `weights` on."""
-    for line in range(0, nbytes, LINE_BYTES):
-        code.prefetch(weights + (WEIGHTS_AHEAD + line))
+def ask(code, weights, nbytes, turn=0, turns=1):
+    """Write what asks for the weights of rounds to come, in one of some `turns` that share the lines.
+
+    `nbytes` is what a round takes from the pointer `weights` on.
+    """
+    lines = math.ceil(turns * nbytes / LINE_BYTES)
+    for line in range(turn * lines // turns, (turn + 1) * lines // turns):
+        code.prefetch(weights + (WEIGHTS_AHEAD + line * LINE_BYTES - turn * nbytes))

@@ -17,7 +17,7 @@ from convbench import settings
 
 from . import parallel, residence
 from . import product_kernel as kernels
-from .ahead import LINE_BYTES, are_far, inputs_level
+from .ahead import LINE_BYTES, inputs_level
 from .dense_layout import shared
 from .dense_shape import CONFLICT_BYTES
 from .dense_tiling import in_halves, parts
@@ -25,8 +25,12 @@ from .product_tiling import block, choose
 from .records import ALIGN, Frame, Framed, aligned, table
 from .target import cache_bytes, target
 
-#: Bytes of one block of k's weights that stream from the L2 cache, and of sums that stay there between blocks of k.
-WEIGHT_BYTES = 256 * 1024
+#: Bytes of a block of k's weights that a task reads for each tile of pixels: fewer leave more tasks, each with a copy
+#: of the same inputs; weights come in the order of their use, from afar as well.  Six layers of stride 2 (256 to 1024
+#: inputs, 128 to 1024 outputs) take with 256 KiB 1.12 of the time hot, 1.10 cold, with 4 MiB 1.01 and 1.00; eight
+#: without strides 1.00 and 1.02, 1.00 and 0.99 (Cascade Lake, November 2026).
+WEIGHT_BYTES = 1024 * 1024
+#: Bytes of sums that stay in the L2 cache between blocks of k.
 SUM_BYTES = 128 * 1024
 #: Tiles of pixels whose inputs, read in place, are asked for together where one or two tiles of channels read them, for
 #: memory likes long runs of a plane.  Caches cold, 256 -> 16 channels at 56x56, one tile 308, two 149, four 140 us; hot
@@ -46,8 +50,9 @@ CROWDED_PLANES = 64
 #: Bytes after which lines want the same set of the L2 cache again, and as many as its ways.
 SET_BYTES = 64 * 1024
 #: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.  64 -> 128 channels at 56x56, stride
-#: 2, in 2, 4, 6, 8 and 26 tasks 80, 84, 85, 82, 81 us: short ones cost nothing (Zen 4, November 2026).
-TASKS_PER_THREAD, TASK_CYCLES = 8, 20_000
+#: 2, in 2, 4, 6, 8 and 26 tasks 80, 84, 85, 82, 81 us: short ones cost nothing (Zen 4, November 2026).  But tasks that
+#: share pixels copy the same inputs: 4 instead of 8, fourteen layers 1.00 to 1.02 of the speed (Cascade Lake).
+TASKS_PER_THREAD, TASK_CYCLES = 6, 20_000
 
 
 class ProductPlan(Framed):
@@ -284,7 +289,6 @@ class ProductPlan(Framed):
             in_place=in_place,
             copies=in_place and self._copies,
             from_zero=self._from_zero,
-            asks=are_far(self._weights.nbytes),
             lines=self._lines(vectors),
             rounds=self._rounds,
             level=self._input_level(vectors),

@@ -75,8 +75,6 @@ class Tile:
         Whether they are copied to the panel as well, for other tiles of channels.
     from_zero : bool
         Whether sums begin at zero instead of where `start` points.
-    asks : bool
-        Whether weights are asked for ahead.
     lines, rounds : int
         Cache lines of each plane by which the inputs of later tiles are asked for, and the rounds that ask for them.
     level : int
@@ -95,7 +93,6 @@ class Tile:
     in_place: bool
     copies: bool
     from_zero: bool
-    asks: bool
     lines: int
     rounds: int
     level: int
@@ -171,7 +168,7 @@ def _all_rounds(code, tile, frame, call, mask, sums):
             for line in _share(turn, tile.outputs * tile.vectors, tile.rounds):
                 channel, v = divmod(line, tile.vectors)
                 code.prefetch(out + frame["out_channel"] * channel + v * kind.bytes, write=True)
-            carried = multiply(k + turn, _share(turn, tile.lines, tile.rounds), *carried)
+            carried = multiply(k + turn, _share(turn, tile.lines, tile.rounds), turn, tile.rounds, *carried)
         source, weights, asks, *sums = carried
         if tile.outputs:  # the last ones again and again, which are there
             last = tile.rounds * (math.ceil(tile.channels / tile.outputs) - 1)
@@ -181,7 +178,7 @@ def _all_rounds(code, tile, frame, call, mask, sums):
     each = math.ceil(tile.lines / tile.rounds)
 
     def some_lines_asked(k, *carried):
-        source, weights, asks, *sums = multiply(k, range(each), *carried)
+        source, weights, asks, *sums = multiply(k, range(each), 0, 1, *carried)
         return [source, weights, asks + each * kind.bytes, *sums]
 
     k_count, carried = call["k_count"], [*map(call.pointer, ("out", "inputs", "weights", "asks")), *sums]
@@ -213,7 +210,7 @@ def _round(code, tile, plane, call, mask):
         for at in (*range(0, reach, kind.bytes), reach - 1):
             code.prefetch(there + at)
 
-    def multiply(k, lines, source, weights, asks, *sums):
+    def multiply(k, lines, turn, turns, source, weights, asks, *sums):
         for line in lines:
             # That of a vector's last byte: the line of its first was asked for with the vector before.
             code.prefetch(asks + (line * kind.bytes + kind.bytes - 1), cache=tile.level)
@@ -223,8 +220,7 @@ def _round(code, tile, plane, call, mask):
         if tile.copies:
             for v, value in enumerate(inputs):
                 (panel + (k * reach + v * kind.bytes)).store(value, align=kind.bytes)
-        if tile.asks:
-            ask(code, weights, tile.channels * kind.itemsize)
+        ask(code, weights, tile.channels * kind.itemsize, turn, turns)
         following = iter(sums)
         products = []
         for channel in range(tile.channels):
