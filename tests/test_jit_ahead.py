@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,6 +121,15 @@ def test_each_line_of_weights_is_asked_for_once(rounds):
     assert asks_of(rounds=rounds) == 8 * 3 + weight_lines(rounds)
 
 
+@pytest.mark.parametrize(("nbytes", "turns"), [(32, 1), (32, 8), (24, 8), (64, 3), (112, 5), (4, 8)])
+def test_turns_ask_for_the_lines_that_their_rounds_take(nbytes, turns):
+    asked = []
+    code = SimpleNamespace(prefetch=asked.append)
+    for turn in range(turns):
+        ahead.ask(code, turn * nbytes, nbytes, turn, turns)
+    assert asked == list(range(ahead.WEIGHTS_AHEAD, ahead.WEIGHTS_AHEAD + turns * nbytes, ahead.LINE_BYTES))
+
+
 def test_the_lines_of_a_round_are_asked_for_again():
     """Of three vectors, which may reach into a fourth line: beside what is asked for far ahead.
 
@@ -221,6 +231,15 @@ def test_products_that_read_inputs_again_read_panels_where_that_takes_long(
 def test_panels_leave_a_small_cache_where_two_multiplies_begin_in_a_cycle(monkeypatch, multiplies, first_level, rounds):
     monkeypatch.setattr(product_tiling, "cache_bytes", lambda level=2: first_level if level == 1 else 1 << 20)
     assert product_tiling.block(3, ahead.LINE_BYTES, multiplies) == rounds
+
+
+@pytest.mark.parametrize(("text", "most"), [("mb8ic512ih28oc256oh14kh1sh2", 1), ("mb1ic512ih28oc1024oh14kh1sh2", 3)])
+def test_few_tasks_copy_the_same_strided_inputs(monkeypatch, text, most):
+    monkeypatch.setattr(settings, "get_num_threads", lambda: 2)
+    spec = ConvSpec.parse(text)
+    plan = product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))
+    first = plan._tasks[:, [product.kernels.TASK[name] // 8 for name in ("x", "tile")]]
+    assert max(np.unique(first, axis=0, return_counts=True)[1]) <= most, str(spec)
 
 
 def test_products_are_cut_into_as_many_tasks_for_each_thread(monkeypatch):

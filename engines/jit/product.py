@@ -51,7 +51,7 @@ CROWDED_PLANES = 64
 SET_BYTES = 64 * 1024
 #: Tasks per thread that even out delays, if a task then still has `TASK_CYCLES`.  64 -> 128 channels at 56x56, stride
 #: 2, in 2, 4, 6, 8 and 26 tasks 80, 84, 85, 82, 81 us: short ones cost nothing (Zen 4, November 2026).  But tasks that
-#: share pixels copy the same inputs: 4 instead of 8, fourteen layers 1.00 to 1.02 of the speed (Cascade Lake).
+#: share pixels copy the same inputs: 4 instead of 8, fourteen layers 0.99 to 1.02 of the speed (Cascade Lake).
 TASKS_PER_THREAD, TASK_CYCLES = 6, 20_000
 
 
