@@ -37,11 +37,15 @@ def inputs_level(nbytes, sparse):
     return 2 if many and cache_bytes(1) <= SMALL_CACHE else 1
 
 
+def share(count, turn, turns):
+    """Which of `count` lines one of some turns asks for."""
+    return range(turn * count // turns, (turn + 1) * count // turns)
+
+
 def ask(code, weights, nbytes, turn=0, turns=1):
     """Write what asks for the weights of rounds to come, in one of some `turns` that share the lines.
 
     `nbytes` is what a round takes from the pointer `weights` on.
     """
-    lines = math.ceil(turns * nbytes / LINE_BYTES)
-    for line in range(turn * lines // turns, (turn + 1) * lines // turns):
+    for line in share(math.ceil(turns * nbytes / LINE_BYTES), turn, turns):
         code.prefetch(weights + (WEIGHTS_AHEAD + line * LINE_BYTES - turn * nbytes))

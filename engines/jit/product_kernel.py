@@ -20,7 +20,7 @@ import math
 
 from . import compile as compiler
 from . import residence
-from .ahead import ask
+from .ahead import ask, share
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .records import Record, size, slots
 from .transpose import SHUFFLED_STRIDE, deinterleaved
@@ -165,10 +165,10 @@ def _all_rounds(code, tile, frame, call, mask, sums):
 
     def one_plane_asked(k, out, *carried):
         for turn in range(tile.rounds):
-            for line in _share(turn, tile.outputs * tile.vectors, tile.rounds):
+            for line in share(tile.outputs * tile.vectors, turn, tile.rounds):
                 channel, v = divmod(line, tile.vectors)
                 code.prefetch(out + frame["out_channel"] * channel + v * kind.bytes, write=True)
-            carried = multiply(k + turn, _share(turn, tile.lines, tile.rounds), turn, tile.rounds, *carried)
+            carried = multiply(k + turn, tile.lines, turn, tile.rounds, *carried)
         source, weights, asks, *sums = carried
         if tile.outputs:  # the last ones again and again, which are there
             last = tile.rounds * (math.ceil(tile.channels / tile.outputs) - 1)
@@ -178,7 +178,7 @@ def _all_rounds(code, tile, frame, call, mask, sums):
     each = math.ceil(tile.lines / tile.rounds)
 
     def some_lines_asked(k, *carried):
-        source, weights, asks, *sums = multiply(k, range(each), 0, 1, *carried)
+        source, weights, asks, *sums = multiply(k, each, 0, 1, *carried)
         return [source, weights, asks + each * kind.bytes, *sums]
 
     k_count, carried = call["k_count"], [*map(call.pointer, ("out", "inputs", "weights", "asks")), *sums]
@@ -188,13 +188,8 @@ def _all_rounds(code, tile, frame, call, mask, sums):
     return carried[3:]
 
 
-def _share(turn, count, turns):
-    """Which of `count` lines one of some turns asks for."""
-    return range(turn * count // turns, (turn + 1) * count // turns)
-
-
 def _round(code, tile, plane, call, mask):
-    """A function that writes a round: asks for some of the lines of later tiles, and multiplies."""
+    """A function that writes a round: asks for its share of some lines of later tiles, and multiplies."""
     kind = code.vector(tile.dtype)
     reach = tile.vectors * kind.bytes
     step = plane if tile.in_place else reach
@@ -211,7 +206,7 @@ def _round(code, tile, plane, call, mask):
             code.prefetch(there + at)
 
     def multiply(k, lines, turn, turns, source, weights, asks, *sums):
-        for line in lines:
+        for line in share(lines, turn, turns):
             # That of a vector's last byte: the line of its first was asked for with the vector before.
             code.prefetch(asks + (line * kind.bytes + kind.bytes - 1), cache=tile.level)
         if tile.soon:
