@@ -68,7 +68,7 @@ from convbench.engines.lowrank import factorise
 from convbench.engines.winograd_lanes import planes, taps
 from convbench.verify import expected, measured_error
 
-EXAMPLES = 60
+EXAMPLES = 40
 MOST_MACS = 300_000
 SMALL_BLOCK = 4_000  # bytes: patches of any size come in several blocks
 SMALL_CACHE = 3_000  # bytes: weights of any size come in blocks of k

@@ -1,5 +1,6 @@
 """The comparison with other libraries: rows, timing on a clock that calls move, peers' results, goals, page."""
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -454,6 +455,22 @@ def test_page_table_and_plot_hold_every_row(tmp_path):
     assert "missed" in drawn
     assert "openvino" in drawn
     assert COPY not in drawn.split("multiply-add")[0]
+
+
+def test_names_in_the_plot_do_not_lie_on_each_other():
+    name = "x" * 90  # wider than the dots are apart
+    figure = roofline.draw(
+        _comparison(
+            _result(f"a{name}", "dense", "mb1ic64ih56oc64oh56kh3ph1", convbench=9e-3, torch=2e-3),
+            _result(f"b{name}", "dense", "mb1ic64ih56oc64oh56kh1", convbench=9e-4, torch=2e-3),
+            _result(f"c{name}", "dense", "mb1g64ic64ih56oc64oh56kh3ph1", convbench=1.4e-4, torch=2e-3),
+        )
+    )
+    labels = [text for text in figure.axes[0].texts if text.get_text().endswith(name)]
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(boxes) == 3
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert labels[0].xyann[1] != labels[1].xyann[1]  # they would have
 
 
 def _points(**engines):

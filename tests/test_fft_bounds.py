@@ -108,7 +108,7 @@ def test_hard_kernels(spec, dtype, kind):
         assert error <= 1, f"{spec}: {kind} kernel: {error:.2g} times the bound"
 
 
-@pytest.mark.parametrize("spatial", [(16, 32), (15, 22), (61,), (6, 7, 8)], ids=str)
+@pytest.mark.parametrize("spatial", [(16, 32), (15, 22), (61,), (5, 4, 6)], ids=str)
 @dtypes
 @kinds
 def test_hard_inputs_that_go_round(spatial, dtype, kind):

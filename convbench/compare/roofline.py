@@ -48,7 +48,7 @@ def draw(comparison: Comparison) -> Figure:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.margins(0.08)
-    _points(axes, comparison.results)
+    labels = _points(axes, comparison.results)
     _roofs(axes, comparison)
     for which in (axes.xaxis, axes.yaxis):
         which.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -57,10 +57,13 @@ def draw(comparison: Comparison) -> Figure:
     axes.set_xlabel("arithmetic intensity: FLOP per byte of input, weight and output")
     axes.set_ylabel("GFLOP/s")
     figure.legend(loc="outside upper left", ncols=len(FAMILIES), frameon=False, handletextpad=0.2, columnspacing=1.2)
+    _apart(figure, labels)
     return figure
 
 
 def _points(axes, results):
+    """Draw the dots; return the names of some."""
+    labels = []
     for family, colour in zip(FAMILIES, PALETTE, strict=False):
         label = family
         for dtype, face in (("float32", colour), ("float64", "none")):
@@ -69,15 +72,14 @@ def _points(axes, results):
                 xs, ys = [r.intensity for r in found], [r.flops / 1e9 for r in found]
                 axes.scatter(xs, ys, s=24, alpha=0.85, facecolor=face, edgecolor=colour, label=label, zorder=3)
                 label = None
-        _label(axes, [r for r in results if r.family == family], colour)
+        if found := [r for r in results if r.family == family]:
+            labels.append(_label(axes, min(found, key=lambda result: result.flops), colour))
+    return labels
 
 
-def _label(axes, results: list[Result], colour):
+def _label(axes, slowest: Result, colour):
     """Name the slowest row of a family, under its point."""
-    if not results:
-        return
-    slowest = min(results, key=lambda result: result.flops)
-    axes.annotate(
+    return axes.annotate(
         slowest.row.name,
         (slowest.intensity, slowest.flops / 1e9),
         (0, -11),
@@ -88,6 +90,17 @@ def _label(axes, results: list[Result], colour):
         zorder=4,
         path_effects=[HALO],
     )
+
+
+def _apart(figure, labels):
+    """Move labels down, from the highest on, until none lies on another."""
+    figure.draw_without_rendering()
+    placed = []
+    for label in sorted(labels, key=lambda label: -label.get_window_extent().y0):
+        while any(label.get_window_extent().overlaps(other) for other in placed):
+            across, down = label.xyann
+            label.xyann = across, down - 1
+        placed.append(label.get_window_extent())
 
 
 def _roofs(axes, comparison):
