@@ -62,7 +62,7 @@ def draw(comparison: Comparison) -> Figure:
 
 
 def _points(axes, results):
-    """Draw the dots; return the names of some."""
+    """Draw the dots; return the labels of the slowest of each family."""
     labels = []
     for family, colour in zip(FAMILIES, PALETTE, strict=False):
         label = family
