@@ -466,11 +466,11 @@ def test_names_in_the_plot_do_not_lie_on_each_other():
             _result(f"c{name}", "dense", "mb1g64ic64ih56oc64oh56kh3ph1", convbench=1.4e-4, torch=2e-3),
         )
     )
+    figure.draw_without_rendering()
     labels = [text for text in figure.axes[0].texts if text.get_text().endswith(name)]
     boxes = [label.get_window_extent() for label in labels]
     assert len(boxes) == 3
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    assert labels[0].xyann[1] != labels[1].xyann[1]  # they would have
 
 
 def _points(**engines):
