@@ -18,7 +18,7 @@ from convbench import limits, planning, plans, registry, selection, settings
 from convbench import padding as paddings
 from convbench.candidates import Selection
 from convbench.data import as_memory_format
-from convbench.engine import Engine, Plan
+from convbench.engine import Engine, Known, Plan
 from convbench.incremental import IncrementalPlan
 from convbench.outputs import maker
 from convbench.spec import ConvSpec, dtype_name, per_dimension
@@ -40,8 +40,10 @@ class _Prepared:
     dense: bool  # the input already lies in memory as the plan wants it
     batched: bool
     new_output: Callable[[], np.ndarray]
+    key: tuple  # by which the layer finds it
+    shortcut: object = None  # the plan's, see `convbench.engine.Plan`
     summon: Callable[[], object] | None = None  # the plan's, where the plan is all that there is to do
-    calls: int = 0
+    computed: int = 0  # calls, but those of the shortcut
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def use(self, plan: Plan) -> None:
@@ -49,6 +51,14 @@ class _Prepared:
         self.plan = plan
         worth_it = self.dense and self.spec.macs >= SUMMONED_MACS
         self.summon = getattr(plan, "summon", None) if worth_it else None
+        make = getattr(plan, "shortcut", None) if self.dense else None
+        known = Known(*self.key, self.new_output, self.spec.macs, self.summon is not None)
+        self.shortcut = make(known) if make else None
+
+    @property
+    def calls(self) -> int:
+        """How many times it computed."""
+        return self.computed + (self.shortcut.calls if self.shortcut else 0)
 
     @property
     def nbytes(self) -> int:
@@ -152,12 +162,21 @@ class _Conv:
         ndarray
             (N, O, *output_spatial) or (O, *output_spatial); `out` where it was given.
         """
+        if out is None and self._prepared.shortcut is not None:
+            result = self._prepared.shortcut(x)
+            if result is not None:
+                return result
+        return self._compute(x, out)
+
+    def _compute(self, x, out):
+        """The layer's call, whatever the input; the next one like it may take the plan's shortcut."""
         if type(x) is not np.ndarray:
             x = np.asarray(x)
         key = (x.shape, x.strides, x.dtype, settings.scope(), settings.epoch())
         prepared = self._prepared.get(key)
         if prepared is None:
             prepared = self._prepare(x, key, out)
+        self._prepared.shortcut = prepared.shortcut and prepared.shortcut.call
         if prepared.summon is not None:
             prepared.summon()
         if out is None:
@@ -167,7 +186,7 @@ class _Conv:
         if not prepared.dense:
             x = self._lowered_input(x, prepared)
         with prepared.lock:
-            prepared.calls += 1
+            prepared.computed += 1
             if prepared.batched:
                 prepared.plan(x, result)
             else:
@@ -265,7 +284,7 @@ class _Conv:
             self._check_output(out, shape)
         chosen = self._select(spec)
         dense = pads is None and x.dtype.isnative and _lies_as(full, memory_format)
-        prepared = _Prepared(spec, None, shape, chosen, pads, dense, batched, self._output_maker(spec, shape))
+        prepared = _Prepared(spec, None, shape, chosen, pads, dense, batched, self._output_maker(spec, shape), key)
         trial = selection.trial(spec, chosen, weight=self._kernels(), **self._judging)
         if trial is None:
             prepared.use(self._plan_chosen(chosen))

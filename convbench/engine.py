@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,8 +19,44 @@ Plan = Callable[[np.ndarray, np.ndarray], object]
 takes channels-last memory gets it when ``spec.memory_format`` says so.)  A plan is called by one
 thread at a time.  An attribute ``nbytes`` tells what it holds; without one it counts as 0.  Where ``summon`` is
 a function, it is called a moment before the plan is, if the problem is not small: what the plan
-computes with, say threads that sleep, gets ready while the output is made.
+computes with, say threads that sleep, gets ready while the output is made.  Where ``shortcut`` is a function,
+``shortcut(known)`` is an object whose ``call(x)`` does all that a layer's call does, for the calls that `Known` tells,
+and answers None to any other, or None where there is no such way; its ``calls`` says how many it computed.  Unlike the
+plan it is called by several threads at a time.
 """
+
+
+@dataclass(frozen=True)
+class Known:
+    """The calls that a layer has a plan for, and what they need besides.
+
+    Attributes
+    ----------
+    shape, strides : tuple of int
+        Of the input, which is a NumPy array and lies in memory as the plan wants it.
+    dtype : numpy.dtype
+        Its own, the very object.
+    scope : convbench.settings.Scope
+        What holds within the block that the call is in.
+    epoch : int
+        `convbench.settings.epoch` when the plan was made.
+    make_output : callable
+        Makes the output's array.
+    macs : int
+        Multiply-adds of a call.
+    summons : bool
+        Whether the plan's ``summon`` is called before.
+    """
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+    scope: object
+    epoch: int
+    make_output: Callable[[], np.ndarray]
+    macs: int
+    summons: bool
+
 
 UNROUNDED_GUARD = 2  # roundings beside the products and sums: the result's own, and the bias'
 

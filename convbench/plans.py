@@ -41,13 +41,29 @@ class Store(dict):
         Bytes beside the plans that go with the last of them.
     emptied : callable
         Called when the last plan was dropped.
+    shortcut : callable or None
+        Of the plan that computed last, see `convbench.engine.Plan`; none when a plan was dropped.
     """
 
-    __slots__ = ("__weakref__", "_cache", "emptied", "held", "ownerless")
+    __slots__ = ("__weakref__", "_cache", "emptied", "held", "ownerless", "shortcut")
 
     def __init__(self, cache: PlanCache):
         super().__init__()
-        self._cache, self.ownerless, self.held, self.emptied = cache, False, 0, _nothing
+        self._cache, self.ownerless, self.held, self.emptied, self.shortcut = cache, False, 0, _nothing, None
+
+    def __delitem__(self, key):
+        self.shortcut = None
+        super().__delitem__(key)
+
+    def pop(self, key):
+        """Take a plan out."""
+        self.shortcut = None
+        return super().pop(key)
+
+    def clear(self):
+        """Drop every plan."""
+        self.shortcut = None
+        super().clear()
 
     def __del__(self):
         self._cache.gone.append(sum(plan.calls for plan in self.values()))

@@ -7,6 +7,7 @@ import numbers
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
+from ctypes import c_int64
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,7 +21,8 @@ TUNING_SECONDS = 1.0  # what a first call in mode "measure" may take, all candid
 EFFORTS = ("estimate", "measure", "patient")
 
 _threads: int | None = None
-_changes = 0
+#: How many changes ended what plans and choices were made for, see `epoch`; generated code reads it, too.
+CHANGES = c_int64(0)
 _default_engine = AUTO
 _deterministic = False
 _tuning_seconds: float | None = None
@@ -76,9 +78,9 @@ def set_num_threads(threads: int) -> None:
         At least 1.  NumPy's BLAS, which `im2col` uses, has its own setting
         (``OPENBLAS_NUM_THREADS``, or threadpoolctl).
     """
-    global _threads, _changes
+    global _threads
     _threads = per_dimension("threads", threads, 1, 1)[0]
-    _changes += 1
+    _begin_epoch()
 
 
 def shares_threads() -> bool:
@@ -95,12 +97,11 @@ def epoch() -> int:
     Another number of threads, another planning effort, another set of engines, another default, or a forked child,
     whose locks and threads are not its parent's.
     """
-    return _changes
+    return CHANGES.value
 
 
 def _begin_epoch():
-    global _changes
-    _changes += 1
+    CHANGES.value += 1
 
 
 registry.when_changed(_begin_epoch)
@@ -115,11 +116,11 @@ def default_engine() -> str:
 
 def set_default_engine(name: str) -> None:
     """Make every ``engine="auto"`` of this process mean `name`; "auto" gives the choice back to the judge."""
-    global _default_engine, _changes
+    global _default_engine
     _check(name)
     if name != _default_engine:
         _default_engine = name
-        _changes += 1
+        _begin_epoch()
 
 
 @contextmanager
@@ -144,10 +145,10 @@ def is_deterministic() -> bool:
 
 def set_deterministic(on: bool) -> None:
     """Make `deterministic` hold for the whole process, or no longer."""
-    global _deterministic, _changes
+    global _deterministic
     if _checked_switch(on) != _deterministic:
         _deterministic = on
-        _changes += 1
+        _begin_epoch()
 
 
 @contextmanager
@@ -262,11 +263,11 @@ def set_planning_effort(effort: str) -> None:
     ValueError
         Another effort; the message has those that are accepted.
     """
-    global _effort, _changes
+    global _effort
     if effort not in (AUTO, *EFFORTS):
         raise ValueError(f"planning effort {effort!r} is unknown; accepted are {', '.join((AUTO, *EFFORTS))}")
     _effort = None if effort == AUTO else effort
-    _changes += 1
+    _begin_epoch()
 
 
 @contextmanager

@@ -139,7 +139,7 @@ class _Plan:
         self._given = tiling.spec, np.array(weight), None if bias is None else np.array(bias)
         self._direct = None
         self.nbytes = self._fast.nbytes + weight.nbytes
-        self.summon = self._fast.summon
+        self.summon, self.shortcut = self._fast.summon, self._fast.shortcut
 
     def __call__(self, x, out):
         if not self._fast(x, out):

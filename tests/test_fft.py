@@ -260,7 +260,7 @@ def _computes_right(seed, rounds=5):
 @pytest.fixture
 def four_threads(monkeypatch):
     monkeypatch.setattr(settings, "_threads", 4)
-    monkeypatch.setattr(settings, "_changes", settings._changes + 1)
+    monkeypatch.setattr(settings.CHANGES, "value", settings.epoch() + 1)
 
 
 def test_several_python_threads_at_once(four_threads):

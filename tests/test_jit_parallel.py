@@ -53,7 +53,7 @@ def right_and_process(seed):
 def threads(monkeypatch):
     """As many threads as a test sets, and those of before afterwards."""
     monkeypatch.setattr(settings, "_threads", 4)
-    monkeypatch.setattr(settings, "_changes", settings._changes + 1)
+    monkeypatch.setattr(settings.CHANGES, "value", settings.epoch() + 1)
 
 
 def in_threads(count, work):

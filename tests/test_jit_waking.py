@@ -142,14 +142,14 @@ def test_times_are_steady():
 @pytest.mark.parametrize("alone_is_faster", [True, False])
 def test_calls_of_a_plan_go_the_faster_way(monkeypatch, alone_is_faster):
     monkeypatch.setattr(settings, "_threads", 2)
-    monkeypatch.setattr(settings, "_changes", settings._changes + 1)
+    monkeypatch.setattr(settings.CHANGES, "value", settings.epoch() + 1)
     spec = convbench.ConvSpec.parse("mb1ic1ih256oc1kh5ph2")
     rng = np.random.default_rng(0)
     x = rng.integers(-3, 4, spec.input_shape).astype("float32")
     weight = rng.integers(-3, 4, spec.weight_shape).astype("float32")
     plan, out = Direct("wide").plan(spec, weight), np.empty(spec.output_shape, "float32")
     plan(x, out)
-    words = plan._frames[0][2]
+    words = plan._frames[0].words
     times = (90_000, 10) if alone_is_faster else (10, 90_000)
     first = pool_code.FRAME_HELPED // 8
     words[first : first + 3] = *times, waking.TRIALS

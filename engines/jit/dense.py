@@ -26,7 +26,8 @@ from .dense_layout import Layout
 from .dense_shape import Shape
 from .dense_tasks import Work
 from .dense_tiling import NEAR_WEIGHT_CYCLES, WEIGHT_CYCLES, Machine, Row, choose, runs
-from .records import ALIGN, Frame, Framed, aligned, table
+from .frames import Frame, Framed
+from .records import ALIGN, aligned, table
 from .target import cache_bytes, target
 
 DTYPES = ("float32", "float64")

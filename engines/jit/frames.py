@@ -5,13 +5,62 @@ A plan keeps its frames and takes one for each call, so that concurrent calls ne
 
 import numpy as np
 
-from . import parallel, pool_code
-
-#: Bytes; scratch of two threads does not share one.
-CACHE_LINE = 64
+from . import parallel, pool_code, shortcut
+from .records import ALIGN, aligned, slots
 
 
-class FramePlan:
+class Frame:
+    """What one call owns: the constants and tables' addresses, and scratch for each of `threads` threads.
+
+    The scratch is zero at first, because wide tiles multiply what lies between staged rows, too, and drop it: with
+    denormal numbers there, 14x14 layers of 3x3 took 564 instead of 16 us (Cascade Lake, 2026-11).
+    """
+
+    def __init__(self, slots, constants, function, tasks, scratch_bytes, threads):
+        self.threads = threads
+        self.scratch = aligned(scratch_bytes * threads // 8, np.int64)
+        self.words = np.zeros(pool_code.FRAME_HEAD + len(slots), np.int64)
+        self.words[pool_code.FRAME_FUNCTION // 8] = function
+        self.words[pool_code.FRAME_TASKS // 8] = tasks
+        self.words[pool_code.FRAME_THREADS // 8] = threads
+        for name, value in {**constants, "scratch": self.scratch.ctypes.data, "scratch_bytes": scratch_bytes}.items():
+            self.words[slots[name] // 8] = value
+        self.addresses = [self.words.ctypes.data]
+
+
+class Framed:
+    """A plan that keeps its frames and takes one for each call, so concurrent calls never share scratch.
+
+    A subclass makes frames in `_new_frame`, and puts the first into `_frames`, the pool's caller into `_call`, its
+    summoner into `summon`.
+    """
+
+    def _frame(self):
+        """One with scratch for all threads, that no other call has."""
+        threads = self._wanted_threads()
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = self._new_frame()
+        return self._new_frame() if frame.threads < threads else frame
+
+    def _wanted_threads(self):
+        """How many threads a call may meet."""
+        return parallel.ready()
+
+    def shortcut(self, known):
+        """See `convbench.engine.Plan`."""
+        frame = self._frame()
+        return shortcut.make(known, frame.addresses, self._call, self.summon, kept=(self, frame))
+
+    def __call__(self, x, out):
+        """Compute `out` from `x`, both C-contiguous in the spec's memory format; nothing is checked."""
+        frame = self._frame()
+        self._call(frame.addresses[0], id(x), id(out))
+        self._frames.append(frame)
+
+
+class FramePlan(Framed):
     """A plan that runs the tasks of one generated function.
 
     Parameters
@@ -39,39 +88,21 @@ class FramePlan:
 
     def __init__(self, function, names, words, arrays, tasks, scratch_bytes):
         self._arrays, self._tasks = arrays, tasks
-        self._scratch_bytes = -(-scratch_bytes // CACHE_LINE) * CACHE_LINE + 2 * CACHE_LINE
-        known = {name: array.ctypes.data for name, array in arrays.items()}
-        known.update(words, tasks=tasks, scratch_bytes=self._scratch_bytes, scratch=0)
-        self._words = np.array([0] * pool_code.FRAME_HEAD + [known[name] for name in names], np.int64)
-        self._words[[pool_code.FRAME_FUNCTION // 8, pool_code.FRAME_TASKS // 8]] = function, tasks
-        self._scratch_word = pool_code.FRAME_HEAD + names.index("scratch")
+        known = {name: array.ctypes.data for name, array in arrays.items()} | words | {"tasks": tasks}
+        self._slots = slots(" ".join(names), pool_code.FRAME_HEAD)
+        self._constants = {name: value for name, value in known.items() if name in names}
+        self._made = function, tasks, (-(-scratch_bytes // ALIGN) + 2) * ALIGN
         self._call, self.summon = parallel.caller(), parallel.summoner(tasks)
-        self._frames = [self._new_frame(1)]
+        self._frames = [self._new_frame()]
+        self._frame_bytes = self._frames[0].words.nbytes + self._frames[0].scratch.nbytes
 
-    def _new_frame(self, threads):
-        """What one call at a time owns: its words' address, threads it has scratch for, words and scratch."""
-        # Zeros, because wide tiles multiply what lies between staged rows, too, and drop it: with denormal numbers
-        # there, 14x14 layers of 3x3 took 564 instead of 16 us (Cascade Lake, 2026-11).
-        scratch = np.zeros(self._scratch_bytes * threads + CACHE_LINE, np.uint8)
-        words = self._words.copy()
-        words[pool_code.FRAME_THREADS // 8] = threads
-        words[self._scratch_word] = scratch.ctypes.data + -scratch.ctypes.data % CACHE_LINE
-        return words.ctypes.data, threads, words, scratch
+    def _wanted_threads(self):
+        return parallel.ready() if self._tasks > 1 else 1
+
+    def _new_frame(self, threads=None):
+        return Frame(self._slots, self._constants, *self._made, threads or self._wanted_threads())
 
     @property
     def nbytes(self):
         """Bytes that the plan holds."""
-        frames = (array for frame in self._frames for array in frame[2:])
-        return sum(array.nbytes for array in (*self._arrays.values(), *frames))
-
-    def __call__(self, x, out):
-        """Compute from `x` into `out`, both C-contiguous in NC... order; nothing is checked."""
-        threads = parallel.ready() if self._tasks > 1 else 1
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = self._new_frame(threads)
-        if frame[1] < threads:
-            frame = self._new_frame(threads)
-        self._call(frame[0], id(x), id(out))
-        self._frames.append(frame)
+        return sum(array.nbytes for array in self._arrays.values()) + self._frame_bytes

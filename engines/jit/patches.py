@@ -19,11 +19,12 @@ from convbench import settings
 from . import dense_kernel as kernels
 from . import parallel, patches_kernel, pool_code
 from .dense import DensePlan
+from .frames import Framed
 from .patches_layout import Layout
-from .records import ALIGN, Framed, aligned, table
+from .records import ALIGN, aligned, table
 from .target import target
 from .wide import WidePlan
-from .wide_kernel import BLOCK, FRAME, IMAGE
+from .wide_kernel import BLOCK, IMAGE
 
 
 class PatchPlan(Framed):
@@ -71,12 +72,13 @@ class PatchPlan(Framed):
         self._function = patches_kernel.task_address(spec.dtype, layout.stride[2], machine)
         self._call, self.summon = parallel.caller(), parallel.summoner(len(self._tasks))
         self._frames = [self._new_frame()]
+        self._frame_bytes = self._frames[0].scratch.nbytes
 
     @property
     def nbytes(self):
         """Bytes that the plan holds."""
         products = sum(product.nbytes for product in self._products.values())
-        return products + self._taps.nbytes + self._tasks.nbytes + sum(frame.scratch.nbytes for frame in self._frames)
+        return products + self._taps.nbytes + self._tasks.nbytes + self._frame_bytes
 
     def _tap_table(self):
         """A record for each copied tap: how far from a window's first element it reads, along each dimension."""
@@ -182,15 +184,14 @@ class _WideProduct(WidePlan):
         blocks[:, BLOCK.index("out")] = row * width * item + column
         images[:, IMAGE.index("out")] *= math.prod(layout.output)
         images[:, IMAGE.index("out")] //= math.prod(kind)
-        self._words[pool_code.FRAME_HEAD + FRAME.index("out_step")] = math.prod(layout.output) * item
+        self._constants["out_step"] = math.prod(layout.output) * item
         if kind[0] > 1:  # one row alone may be folded, and then its vectors follow each other
-            pitch = pool_code.FRAME_HEAD + FRAME.index("out_pitch")
-            self._words[pitch] = self._words[pitch] * width // columns
+            self._constants["out_pitch"] = self._constants["out_pitch"] * width // columns
 
     def words(self, threads):
         """The words of a frame with scratch for `threads` threads, and that scratch."""
-        _, _, words, scratch = self._new_frame(threads)
-        return words, scratch
+        frame = self._new_frame(threads)
+        return frame.words, frame.scratch
 
 
 class _Frame:
@@ -209,4 +210,4 @@ class _Frame:
         known = {**constants, "scratch": self.scratch.ctypes.data, "products": self._pointers.ctypes.data}
         for name, at in patches_kernel.FRAME.items():
             self.words[at // 8] = known[name]
-        self.address = self.words.ctypes.data
+        self.addresses = [self.words.ctypes.data]

@@ -21,8 +21,9 @@ from .ahead import LINE_BYTES, inputs_level
 from .dense_layout import shared
 from .dense_shape import CONFLICT_BYTES
 from .dense_tiling import in_halves, parts
+from .frames import Frame, Framed
 from .product_tiling import block, choose
-from .records import ALIGN, Frame, Framed, aligned, table
+from .records import ALIGN, aligned, table
 from .target import cache_bytes, target
 
 #: Bytes of a block of k's weights that a task reads for each tile of pixels: fewer leave more tasks, each with a copy

@@ -13,7 +13,7 @@ import numpy as np
 from convbench.padding import pad
 
 from .. import fft_folding, fft_tiles
-from . import parallel, product_code, tile_code, tile_groups, tile_jobs
+from . import parallel, product_code, shortcut, tile_code, tile_groups, tile_jobs
 from .pool_code import FRAME_FUNCTION, FRAME_HEAD, FRAME_TASKS, FRAME_THREADS
 from .target import target
 from .tile_code import function
@@ -21,6 +21,8 @@ from .tile_tables import Tables, aligned, kernel_exponent, kernel_spectra
 
 #: Frequencies of one product task at most.
 MOST_ELEMENTS = 16
+#: What a plan holds that is made a second time, for calls without Python.
+TWIN_BYTES = 1 << 20
 
 
 @dataclass
@@ -79,6 +81,17 @@ class SpectralPlan:
         for run in self._runs:
             if run.met_nonfinite:
                 self._compute_directly(run, x, out)
+
+    def shortcut(self, known):
+        """See `convbench.engine.Plan`: of a twin, where one is small, for a plan has scratch for one call at a time."""
+        if self.nbytes > TWIN_BYTES or len(self._runs) > 1:
+            return None
+        twin = self._twin()
+        (run,) = twin._runs
+        return shortcut.make(known, twin._addresses, twin._call, twin.summon, run.struck[:1], kept=twin)
+
+    def _twin(self):
+        return SpectralPlan(self._spec, self._weight, self._tiling)
 
     def _keep(self, array):
         self._held.append(array)
@@ -284,6 +297,9 @@ class CircularSpectralPlan(SpectralPlan):
     def __init__(self, spec, weight, tiling):
         self._circular = spec
         super().__init__(fft_folding.unturned(spec), weight, tiling)
+
+    def _twin(self):
+        return CircularSpectralPlan(self._circular, self._weight, self._tiling)
 
     def _kernel_spectra(self):
         return kernel_spectra(self._circular, self._weight, self._tiling.tile, self._lanes)

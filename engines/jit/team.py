@@ -169,7 +169,7 @@ def takes(code, words, threads):
     if not scheduling.knows_threads():
         return found.load()
     with code.when((words + REGION).load().compare("!=", 0)), code.when(_is_main(code, words)):
-        members = code.call((words + MOST).load_pointer(), [], result=True)
+        members = code.call((words + MOST).load_pointer(), [], "i")
         fits = members.compare(">", 1) & members.compare("<=", threads) & (members * 2).compare(">=", threads)
         now = scheduling.now(code)
         with code.when(fits & now.compare(">", (words + HOLD).load())):

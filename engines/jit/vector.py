@@ -272,13 +272,14 @@ class Code:
             function = ir.Function(self.module, ir.FunctionType(result, [value.type for value in values]), name)
         return Value(self, self.builder.call(function, values))
 
-    def call(self, function, arguments, result=False):
-        """Call a pointer to a function, without result or with an int as its result."""
+    def call(self, function, arguments, result=None):
+        """Call a pointer to a function, whose result is nothing, an int of C (``i``) or a pointer (``p``)."""
         values = [self.value(argument).ir for argument in arguments]
-        kind = ir.FunctionType(ir.IntType(32) if result else ir.VoidType(), [value.type for value in values])
+        returned = {None: ir.VoidType(), "i": ir.IntType(32), "p": POINTER}[result]
+        kind = ir.FunctionType(returned, [value.type for value in values])
         number = self.builder.ptrtoint(function.ir, INT)
-        found = self.builder.call(self.builder.inttoptr(number, kind.as_pointer()), values)
-        return self.widen(Value(self, found)) if result else None
+        found = Value(self, self.builder.call(self.builder.inttoptr(number, kind.as_pointer()), values))
+        return {None: lambda _: None, "i": self.widen, "p": lambda pointer: pointer}[result](found)
 
     def external(self, name, arguments):
         """Call the C function `name` of this process, whose result is an int."""
