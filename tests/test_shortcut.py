@@ -188,7 +188,7 @@ def test_outputs_are_given_back(monkeypatch):
     for value in (np.nan, 1):  # the first makes an output in vain
         x[0, 0, 0, 0] = value
         layer(x)
-    assert len(made) == 4, fstr(spec)
+    assert len(made) == 4, str(spec)
     assert [array() for array in made] == [None] * 4, str(spec)
 
 
