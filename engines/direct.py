@@ -217,7 +217,7 @@ class Direct(Engine):
     """The sum itself, by kernels generated for the shape and the processor."""
 
     name = "direct"
-    version = "22"
+    version = "23"
     summary = "the sum itself, by vector code generated for the shape and the processor"
     exact_integers = True
     fuses_bias = True

@@ -50,6 +50,7 @@ from convbench.engines.jit import (
     patches,
     patches_layout,
     product,
+    product_runs,
     product_tiling,
     residence,
     separable,
@@ -278,6 +279,17 @@ def stream():
     wide_sweep.STREAMED_BYTES = wide_sweep.ALIGNED_WIDTH = 0
 
 
+def in_runs():
+    """Runs of any tiles, of few channels, too, whatever the processor."""
+    choose = product_runs.choose
+    for limit in ("CACHE_SHARE", "MOST_WASTE", "MOST_OUTPUTS", "SMALL_CACHE"):
+        setattr(product_runs, limit, math.inf)
+    product_runs.choose = lambda *arguments: choose(*arguments[:-2], 2, math.inf)
+    product.ProductPlan._streams = product.ProductPlan._is_crowded = lambda _: False
+    for name in ("ONE_MULTIPLY", "TWO_MULTIPLIES"):
+        setattr(product_tiling, name, dataclasses.replace(getattr(product_tiling, name), place=1e9, same_sets=1e9))
+
+
 def past_caches():
     """Outputs past the caches, several tasks of products."""
     product.TASK_CYCLES = 100
@@ -321,6 +333,7 @@ FAMILIES = {
     "dense dilated and copied": Family(dilated_specs, dense.DensePlan, copies),
     "product": Family(product_specs, product.ProductPlan),
     "product in blocks of k": Family(product_specs, product.ProductPlan, small_blocks),
+    "product in runs": Family(product_specs, product.ProductPlan, in_runs),
     "product past the caches": Family(line_specs, product.ProductPlan, past_caches),
     "depthwise": Family(depthwise_specs, depthwise.DepthwisePlan),
     "wide rows": Family(row_specs, wide.WidePlan),

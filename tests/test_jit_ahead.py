@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convbench import settings
-from convbench.engines.jit import ahead, dense, product, product_tiling
+from convbench.engines.jit import ahead, dense, product, product_runs, product_tiling
 from convbench.engines.jit import compile as compiler
 from convbench.engines.jit.target import target
 from convbench.spec import ConvSpec
@@ -261,6 +261,7 @@ def test_products_ask_for_all_of_the_next_tiles_inputs(monkeypatch, inputs, filt
 
     monkeypatch.setattr(product, "choose", tiles_of_8_by_3)
     monkeypatch.setattr(product, "block", lambda *_: inputs)
+    monkeypatch.setattr(product_runs, "choose", lambda *_: None)
     spec = ConvSpec.parse(f"mb1ic{inputs}ih24oc{filters}kh1")
     plan = product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype), isa="baseline")
     plane, vector, rounds = 24 * 24 * 4, plan._target.vector_bytes, plan._rounds
@@ -284,3 +285,94 @@ def test_products_ask_for_all_of_the_next_tiles_inputs(monkeypatch, inputs, filt
         begin = column["x"][first + plan._run_tiles]
         needed = range(begin, begin + plan._run_tiles * int(column["vectors"][first]) * vector, vector)
         assert {at + k * plane + vector - 1 for at in needed for k in range(inputs)} <= asks, str(spec)
+
+
+RUNS = ["mb16ic192ih35oc64kh1", "mb8ic128ih56oc32kh1", "mb2ic256ih56oc64kh1", "mb2ic96ih80oc48kh1"]
+
+
+@pytest.fixture
+def machine_of_runs(monkeypatch):
+    """A processor with a small first-level cache that begins two multiply-adds in a cycle, and nothing that streams."""
+    machine = dataclasses.replace(target(), multiplies=2)
+    monkeypatch.setattr(product, "target", lambda isa: machine)
+    for module in (ahead, product, product_runs, product_tiling):
+        monkeypatch.setattr(module, "cache_bytes", lambda level=2: SMALL if level == 1 else 1 << 20)
+    monkeypatch.setattr(product.ProductPlan, "_streams", lambda _: False)
+    product_tiling.choose.cache_clear()
+    yield monkeypatch
+    product_tiling.choose.cache_clear()
+
+
+def plan_of(text):
+    spec = ConvSpec.parse(text)
+    return spec, product.ProductPlan(spec, np.ones(spec.weight_shape, spec.dtype))
+
+
+@pytest.mark.parametrize("text", RUNS)
+def test_a_run_asks_for_all_of_the_next_one_in_the_order_of_memory(machine_of_runs, text):
+    """Each of its tiles, of pixels and of channels, for its steps of one table."""
+    spec, plan = plan_of(text)
+    run, vector, record = plan._run, plan._target.vector_bytes, product.kernels.size(product.kernels.STEP)
+    begins = (plan._tiles[:, list(product.kernels.TILE).index("steps")] - plan._steps.ctypes.data) // record
+    tiles = np.arange(len(begins)) % run.tiles
+    assert (begins == tiles * len(plan._cut.channels) * run.steps).all(), str(spec)
+    assert len(plan._steps) == run.tiles * len(plan._cut.channels) * run.steps, str(spec)
+    for name, each, count, size in (
+        ("inputs", run.inputs, spec.in_channels, math.prod(spec.spatial) * 4),
+        ("outputs", run.outputs, spec.out_channels, math.prod(spec.output_spatial) * 4),
+    ):
+        steps = plan._steps[:, list(product.kernels.STEP).index(name)].tolist()
+        asked = {at + line * vector for at in steps for line in range(each)}
+        lines = run.tiles * max(plan._cut.vectors)
+        assert asked >= {k * size + line * vector for k in range(count) for line in range(lines)}, f"{spec}: {name}"
+        used = count * math.ceil(lines / each)
+        assert steps[:used] == sorted(set(steps)), f"{spec}: {name}"
+        assert set(steps[used:]) <= {(count - 1) * size}, f"{spec}: {name}"
+
+
+@pytest.mark.parametrize("text", RUNS)
+def test_the_run_after_the_last_is_the_next_images_first(machine_of_runs, text):
+    spec, plan = plan_of(text)
+    names, tiles = list(product.kernels.TILE), plan._run.tiles
+    places = plan._runs[(plan._tiles[:, names.index("runs")] - plan._runs.ctypes.data) // 8]
+    outs, first = plan._tiles[:, names.index("out_run")], plan._tiles[:, names.index("out")]
+    for tile in range(len(first)):
+        following = (tile // tiles + 1) * tiles
+        if following < len(first):
+            assert places[tile] == outs[tile] == first[following], str(spec)
+        else:
+            assert places[tile] == math.prod(spec.input_shape[1:]) * 4, str(spec)
+            assert outs[tile] == math.prod(spec.output_shape[1:]) * 4, str(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "tiles"),
+    [
+        ("mb16ic192ih35oc64kh1", {}, 4),
+        ("mb4ic192ih28oc96kh1", {}, None),  # 13 tiles are not almost whole runs of 4
+        ("mb1ic256ih56oc64kh1", {}, None),  # in the caches, mostly
+        ("mb8ic128ih56oc128kh1", {}, None),  # many outputs
+        ("mb8ic1024ih14oc256kh1", {}, None),  # the cache does not hold two of them
+        ("mb1ic128ih64oc128kh1", {}, None),  # planes that want the same sets
+        ("mb1g2ic128ih56oc128kh1", {}, None),
+        ("mb1ic64ih56oc8kh1", {}, None),  # read in place
+        ("mb1ic64ih56oc128oh28kh1sh2", {}, None),
+        ("mb16ic192ih35oc64kh1", {"multiplies": 1}, None),
+        ("mb16ic192ih35oc64kh1", {"first_level": LARGE}, None),
+        ("mb16ic192ih35oc64kh1", {"streams": True}, None),
+    ],
+)
+def test_runs_are_for_copied_panels_that_the_cache_holds_twice(machine_of_runs, text, changes, tiles):
+    machine = dataclasses.replace(target(), multiplies=changes.get("multiplies", 2))
+    machine_of_runs.setattr(product, "target", lambda isa: machine)
+    first_level = changes.get("first_level", SMALL)
+    machine_of_runs.setattr(product_runs, "cache_bytes", lambda level=2: first_level if level == 1 else 1 << 20)
+    machine_of_runs.setattr(product.ProductPlan, "_streams", lambda _: changes.get("streams", False))
+    spec, plan = plan_of(text)
+    assert (plan._run and plan._run.tiles) == tiles, str(spec)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(4, 1), (2, 4)])
+def test_rounds_of_a_run_ask_for_their_lines_once(inputs, outputs):
+    """In 8 rounds so many lines of inputs and of outputs, in one that is left over a line; none all at once."""
+    assert asks_of(lines=3, rounds=8, run=(inputs, outputs)) == inputs + outputs + 1 + weight_lines(8)

@@ -240,7 +240,7 @@ def mobilenet():
         channels = filters
 
 
-@pytest.mark.parametrize(("network", "most"), [(resnet50, 37), (mobilenet, 36)])
+@pytest.mark.parametrize(("network", "most"), [(resnet50, 39), (mobilenet, 36)])
 def test_a_network_needs_few_kernels(network, most):
     code = (
         "import numpy as np\nfrom test_jit_vector import *\n"
@@ -253,8 +253,9 @@ def test_a_network_needs_few_kernels(network, most):
     )
     folder = os.path.dirname(__file__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
-    # 35 for 42 plans, 34 for 38 on AVX-512 that multiplies two vectors a cycle, 37 and 36 where it halves vectors: two
-    # families, of products those of the first tile of channels, which copies, those that write past the caches and
+    # 39 for 42 plans, 34 for 38 on AVX-512 that multiplies two vectors a cycle, 37 and 36 where it halves vectors: two
+    # families, of products those of the first tile of channels, which copies, those that write past the caches, that
+    # ask for runs and
     # those that ask for lines between strides, and of MobileNet's depthwise layers strips for each width.
     layers, compiled = map(int, done.stdout.split())
     assert 1 < compiled <= most < 2 * layers

@@ -93,7 +93,7 @@ class FramePlan(Framed):
         self._constants = {name: value for name, value in known.items() if name in names}
         self._made = function, tasks, (-(-scratch_bytes // ALIGN) + 2) * ALIGN
         self._call, self.summon = parallel.caller(), parallel.summoner(tasks)
-        self._frames = [self._new_frame()]
+        self._frames = [self._new_frame(1)]
         self._frame_bytes = self._frames[0].words.nbytes + self._frames[0].scratch.nbytes
 
     def _wanted_threads(self):

@@ -15,7 +15,7 @@ import numpy as np
 
 from convbench import settings
 
-from . import parallel, residence
+from . import parallel, product_runs, residence
 from . import product_kernel as kernels
 from .ahead import LINE_BYTES, inputs_level
 from .dense_layout import shared
@@ -96,11 +96,11 @@ class ProductPlan(Framed):
         self._k_block = self._inputs if self._in_place else min(self._inputs, panel)
         self._from_zero = bias is None and self._k_block == self._inputs
         self._pack(np.asarray(weight, spec.dtype), bias)
+        alone = self._parts()[1] == len(self._cut.channels)  # a tile of channels in each task
+        self._copies = not (self._in_place or self._strided or alone)
         self._tiles = self._tile_table()
         self._rows = self._row_table()
         self._tasks = self._task_table()
-        alone = self._parts()[1] == len(self._cut.channels)  # a tile of channels in each task
-        self._copies = not (self._in_place or self._strided or alone)
         self._rows_in_place = 0 if self._strided else 1 if self._copies else len(self._rows)
         self._kernels = self._compile(False)
         self._kernels_in_place = self._compile(True)
@@ -111,6 +111,7 @@ class ProductPlan(Framed):
     def nbytes(self):
         """Bytes that the plan holds."""
         arrays = [self._weights, self._bias, self._segments, self._runs, self._tiles, self._rows, self._tasks]
+        arrays += [self._steps] if self._run else []
         return sum(array.nbytes for array in arrays) + self._frame_bytes
 
     def _pack(self, weight, bias):
@@ -136,6 +137,7 @@ class ProductPlan(Framed):
         first = (np.cumsum(across) - across) * self._lanes
         begins = self._segment_table(first)
         self._rounds = self._asking_rounds(int(np.diff(begins).max()))
+        self._run = self._chosen_run()
         rows = {
             "x": 0 if self._strided else first * self._itemsize,
             "out": first * self._itemsize,
@@ -144,7 +146,7 @@ class ProductPlan(Framed):
             "rest": np.minimum(self._pixels - first - (across - 1) * self._lanes, self._lanes),
             "vectors": across,
             "kind": np.searchsorted(np.unique(across), across),
-            **self._asks(begins),
+            **(self._asks_of_runs(first * self._itemsize) if self._run else self._asks(begins)),
         }
         return table(kernels.TILE, rows)
 
@@ -190,6 +192,37 @@ class ProductPlan(Framed):
             "runs": self._runs.ctypes.data + 8 * begins[following],
             "run_count": counts[following],
             "turn_planes": turn_planes,
+            "steps": 0,
+            "out_run": 0,
+        }
+
+    def _chosen_run(self):
+        """Tiles whose inputs and outputs are asked for together, in the order of memory, or None (`product_runs`)."""
+        whole = self._spec.groups == self._parts()[1] == 1 and self._k_block == self._inputs
+        if not (whole and self._copies) or self._is_crowded() or self._streams():
+            return None
+        nbytes = self._spec.batch * (self._inputs * self._plane + self._outputs * self._pixels) * self._itemsize
+        return product_runs.choose(
+            self._cut, self._inputs, self._outputs, self._rounds, self._target.multiplies, nbytes
+        )
+
+    def _asks_of_runs(self, first):
+        """The same where tiles ask for runs, given where they begin (bytes); the next image follows."""
+        run, across, item = self._run, len(first), self._itemsize
+        following, rows = run.following(across), len(self._cut.channels)
+        begins, ends = self._inputs * self._plane * item, self._outputs * self._pixels * item
+        steps, lines, line = run.tiles * rows * run.steps, run.tiles * max(self._cut.vectors), self._target.vector_bytes
+        inputs = run.places(steps, (run.inputs, lines), self._inputs, self._plane * item, line)
+        outputs = run.places(steps, (run.outputs, lines), self._outputs, self._pixels * item, line)
+        self._runs = np.append(first, begins)
+        self._steps = table(kernels.STEP, {"inputs": inputs, "outputs": outputs})
+        step = kernels.size(kernels.STEP)
+        return {
+            "runs": self._runs.ctypes.data + 8 * following,
+            "run_count": 1,
+            "turn_planes": 0,
+            "steps": self._steps.ctypes.data + np.arange(across) % run.tiles * rows * run.steps * step,
+            "out_run": np.append(first, ends)[following],
         }
 
     def _lines(self, vectors):
@@ -296,6 +329,7 @@ class ProductPlan(Framed):
             outputs=self._asked_outputs(channels),
             soon=in_place and self._is_soon(vectors),
             streams=self._streams(),
+            run=self._run and (self._run.inputs, self._run.outputs),
         )
 
     def _streams(self):
@@ -351,6 +385,7 @@ class ProductPlan(Framed):
             "k_block": self._k_block,
             "rows_in_place": self._rows_in_place,
             "asked_planes": math.ceil(self._inputs / self._run_tiles),
+            "steps_bytes": self._run.steps * kernels.size(kernels.STEP) if self._run else 0,
             "far_cycles": residence.far_cycles(self._target) if self._streams() else 0,
             "x_channel": self._plane * item,
             "out_channel": self._pixels * item,

@@ -24,17 +24,18 @@ from .ahead import ask, share
 from .pool_code import FRAME_HEAD, FRAME_INPUT, FRAME_OUTPUT
 from .records import Record, size, slots
 from .transpose import SHUFFLED_STRIDE, deinterleaved
-from .vector import INDEX, Code
+from .vector import INDEX, Code, Value
 
 FRAME = slots(
     "weights bias tiles rows tasks kernels kernels_in_place rows_in_place pack k_count k_block x_channel out_channel"
-    " asked_planes far_cycles scratch scratch_bytes",
+    " asked_planes steps_bytes far_cycles scratch scratch_bytes",
     FRAME_HEAD,
 )
 #: Pixels of a tile: where they begin in the input and the output (bytes), where its segments are and how many,
 #: elements in the last vector, vectors, column of the kernel tables, where the table of runs is that it asks for (bytes
-#: from the image), how many, and, in place, planes of them that a turn of channels asks for.
-TILE = slots("x out segments count rest vectors kind runs run_count turn_planes")
+#: from the image), how many, and, in place, planes of them that a turn of channels asks for.  Where tiles ask for
+#: `product_runs.Run`s, where the table of its steps is, and where the next run's output begins (bytes from the image).
+TILE = slots("x out segments count rest vectors kind runs run_count turn_planes steps out_run")
 #: Neighbouring outputs of one row, at most a vector of them: their first input (bytes from the image), where they go
 #: in a round of the panel (bytes), how many there are.
 SEGMENT = slots("x panel count")
@@ -44,8 +45,10 @@ ROWS = slots("weights bias out channels kind")
 TASK = slots("x out tile tile_end row row_end")
 #: One call of a kernel: its inputs, the panel to copy them to, weights, rounds; where sums begin, and the distance to
 #: the next channel's and vector's; where they go, elements in the last vector, the inputs to ask for, and whether sums
-#: go past the caches.
-CALL = slots("inputs panel weights k_count start start_channel start_vector out rest asks past")
+#: go past the caches; where a run's outputs begin, and the table of the steps that ask for it.
+CALL = slots("inputs panel weights k_count start start_channel start_vector out rest asks past out_asks steps")
+#: Some rounds that ask for a part of the next run, its inputs and its outputs (bytes from where they begin).
+STEP = slots("inputs outputs")
 #: One call of a pack: `k_count` rounds from `x` into the panel, the others as in `TILE`.
 PACK = slots("x segments count k_count panel vectors")
 #: Planes that a segment is copied from before the next segment is: each is a page of its own, of which the processor
@@ -85,6 +88,8 @@ class Tile:
         Whether they are asked from there into the first-level cache before their use.
     streams : bool
         Whether sums go past the caches where the call says so.
+    run : pair of int, optional
+        Neighbouring lines of inputs and of outputs that `rounds` ask for where a table says, instead of the others.
     """
 
     channels: int
@@ -99,6 +104,7 @@ class Tile:
     outputs: int
     soon: bool
     streams: bool
+    run: tuple | None = None
 
 
 def kernel_address(tile, target):
@@ -131,7 +137,7 @@ def write_kernel(module, tile, target):
 
     ends = list(places(call.pointer("out"), frame["out_channel"], kind.bytes))
     through = call["past"].compare("==", 0)
-    if not tile.outputs:
+    if not tile.outputs and not tile.run:
         with code.when(through) if tile.streams else contextlib.nullcontext():
             for place in ends:
                 code.prefetch(place, write=True)
@@ -175,14 +181,24 @@ def _all_rounds(code, tile, frame, call, mask, sums):
             out = k.compare("<", last).choose(out + frame["out_channel"] * tile.outputs, out)
         return [out, source, weights, asks + plane, *sums]
 
+    def of_a_run(k, steps, source, weights, asks, *sums):
+        step, (inputs, outputs) = Record(steps, STEP), tile.run
+        here, out = asks + step["inputs"], call.pointer("out_asks") + step["outputs"]
+        for turn in range(tile.rounds):
+            for line in share(outputs, turn, tile.rounds):
+                code.prefetch(out + (line * kind.bytes + kind.bytes - 1), write=True)
+            source, weights, _, *sums = multiply(k + turn, inputs, turn, tile.rounds, source, weights, here, *sums)
+        return [steps + size(STEP), source, weights, asks, *sums]
+
     each = math.ceil(tile.lines / tile.rounds)
 
     def some_lines_asked(k, *carried):
         source, weights, asks, *sums = multiply(k, each, 0, 1, *carried)
         return [source, weights, asks + each * kind.bytes, *sums]
 
-    k_count, carried = call["k_count"], [*map(call.pointer, ("out", "inputs", "weights", "asks")), *sums]
-    carried = code.loop(k_count - (tile.rounds - 1), one_plane_asked, carried, step=tile.rounds)[1:]
+    body, first = (of_a_run, "steps") if tile.run else (one_plane_asked, "out")
+    k_count, carried = call["k_count"], [*map(call.pointer, (first, "inputs", "weights", "asks")), *sums]
+    carried = code.loop(k_count - (tile.rounds - 1), body, carried, step=tile.rounds)[1:]
     if tile.rounds > 1:
         carried = code.loop(k_count, some_lines_asked, carried, start=k_count // tile.rounds * tile.rounds)
     return carried[3:]
@@ -309,17 +325,25 @@ def write_task(module, dtype, target):
             turns = (row_count // tile["run_count"]).most(1)  # in which a run's planes are asked for
 
             def over_rows(number):
-                turn, run = (number - task["row"]) // tile["run_count"], (number - task["row"]) % tile["run_count"]
-                share = (call["k_count"] + turns - 1) // turns
-                begin = turn * tile["turn_planes"].compare("==", 0).choose(share, tile["turn_planes"])
-                planes = k + begin.compare("<", fixed["asked_planes"]).choose(begin, 0)
-                call["asks"] = x + (tile.pointer("runs") + run * INDEX.bytes).load() + planes * fixed["x_channel"]
+                row = number - task["row"]
+                with code.either(fixed["steps_bytes"].compare(">", 0)) as (yes, no):
+                    with yes:
+                        call["asks"] = x + tile.pointer("runs").load()
+                        call["out_asks"] = out + tile["out_run"]
+                        call["steps"] = tile["steps"] + row * fixed["steps_bytes"]
+                    with no:
+                        turn, run = _divided(code, row, tile["run_count"])
+                        share, _ = _divided(code, call["k_count"] + turns - 1, turns)
+                        begin = turn * tile["turn_planes"].compare("==", 0).choose(share, tile["turn_planes"])
+                        planes = k + begin.compare("<", fixed["asked_planes"]).choose(begin, 0)
+                        run_at = (tile.pointer("runs") + run * INDEX.bytes).load()
+                        call["asks"] = x + run_at + planes * fixed["x_channel"]
                 rows = Record(fixed.pointer("rows") + number * size(ROWS), ROWS)
                 call["weights"] = fixed.pointer("weights") + rows["weights"] + k * rows["channels"] * kind.itemsize
                 here = out + tile["out"] + rows["out"]
                 call["out"] = here
                 call["start"] = first.choose(fixed.pointer("bias") + rows["bias"], here)
-                in_place = (number - task["row"]).compare("<", fixed["rows_in_place"])
+                in_place = row.compare("<", fixed["rows_in_place"])
                 call["inputs"] = in_place.choose(there, panel)
                 table = in_place.choose(fixed.pointer("kernels_in_place"), fixed.pointer("kernels"))
                 function = table + (rows["kind"] + tile["kind"]) * INDEX.bytes
@@ -331,6 +355,12 @@ def write_task(module, dtype, target):
 
     code.loop(fixed["k_count"], over_k, step=fixed["k_block"])
     code.finish()
+
+
+def _divided(code, number, by):
+    """Quotient and rest of two small numbers, in 32 bits: a division of 64 takes 40 to 90 cycles on some processors."""
+    numbers = code.narrow(number).ir, code.narrow(by).ir
+    return [code.widen(Value(code, operation(*numbers))) for operation in (code.builder.sdiv, code.builder.srem)]
 
 
 def _is_far(code, fixed, task, out):
