@@ -103,7 +103,7 @@ class _Conv:
     -----
     A call with an input shape seen before only computes.  The plans of all layers and functions together
     are bounded in bytes (`convbench.cache_info`), the least recently used go first, and every layer keeps its
-    last one.  Layers may be called from several threads; calls with one shape take turns.
+    last one.  Layers may be called from several threads; of calls with one shape at most two compute at a time.
     """
 
     ndim: ClassVar[int]

@@ -22,7 +22,7 @@ a function, it is called a moment before the plan is, if the problem is not smal
 computes with, say threads that sleep, gets ready while the output is made.  Where ``shortcut`` is a function,
 ``shortcut(known)`` is an object whose ``call(x)`` does all that a layer's call does, for the calls that `Known` tells,
 and answers None to any other, or None where there is no such way; its ``calls`` says how many it computed.  Unlike the
-plan it is called by several threads at a time.
+plan it may be called by several threads at a time.
 """
 
 
