@@ -254,8 +254,8 @@ def test_a_network_needs_few_kernels(network, most):
     folder = os.path.dirname(__file__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
     # 39 for 42 plans, 34 for 38 on AVX-512 that multiplies two vectors a cycle, 37 and 36 where it halves vectors: two
-    # families, of products those of the first tile of channels, which copies, those that write past the caches, that ask
-    # for runs and for lines between strides, and of MobileNet's depthwise layers strips for each width.
+    # families, of products those of the first tile of channels, which copies, those that write past the caches, those
+    # that ask for runs or for lines between strides, and of MobileNet's depthwise layers strips for each width.
     layers, compiled = map(int, done.stdout.split())
     assert 1 < compiled <= most < 2 * layers
 
