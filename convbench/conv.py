@@ -6,9 +6,6 @@ convolution, odd strides of the arrays) -> selection -> plan -> ``plan(x, out)``
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -18,52 +15,13 @@ from convbench import limits, planning, plans, registry, selection, settings
 from convbench import padding as paddings
 from convbench.candidates import Selection
 from convbench.data import as_memory_format
-from convbench.engine import Engine, Known, Plan
+from convbench.engine import Engine, Plan
 from convbench.incremental import IncrementalPlan
 from convbench.outputs import maker
+from convbench.prepared import Prepared
 from convbench.spec import ConvSpec, dtype_name, per_dimension
 
 AXES = {1: "W", 2: "H, W", 3: "D, H, W"}
-#: Multiply-adds from which a plan's workers are summoned: less may be done faster without them, as plans find out.
-SUMMONED_MACS = 4_000_000
-
-
-@dataclass(slots=True)
-class _Prepared:
-    """One input shape, planned."""
-
-    spec: ConvSpec
-    plan: Plan
-    shape: tuple[int, ...]  # of the output as the caller gets it
-    selection: Selection
-    pads: tuple | None  # pairs to extend the input by, before the plan
-    dense: bool  # the input already lies in memory as the plan wants it
-    batched: bool
-    new_output: Callable[[], np.ndarray]
-    key: tuple  # by which the layer finds it
-    shortcut: object = None  # the plan's, see `convbench.engine.Plan`
-    summon: Callable[[], object] | None = None  # the plan's, where the plan is all that there is to do
-    computed: int = 0  # calls, but those of the shortcut
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def use(self, plan: Plan) -> None:
-        """From now on `plan` computes."""
-        self.plan = plan
-        worth_it = self.dense and self.spec.macs >= SUMMONED_MACS
-        self.summon = getattr(plan, "summon", None) if worth_it else None
-        make = getattr(plan, "shortcut", None) if self.dense else None
-        known = Known(*self.key, self.new_output, self.spec.macs, self.summon is not None)
-        self.shortcut = make(known) if make else None
-
-    @property
-    def calls(self) -> int:
-        """How many times it computed."""
-        return self.computed + (self.shortcut.calls if self.shortcut else 0)
-
-    @property
-    def nbytes(self) -> int:
-        """What the plan says that it holds."""
-        return getattr(self.plan, "nbytes", 0)
 
 
 class _Conv:
@@ -176,10 +134,10 @@ class _Conv:
         prepared = self._prepared.get(key)
         if prepared is None:
             prepared = self._prepare(x, key, out)
-        self._prepared.shortcut = prepared.shortcut and prepared.shortcut.call
         if prepared.summon is not None:
             prepared.summon()
-        if out is None:
+        makes_output = out is None
+        if makes_output:
             result = out = prepared.new_output()
         else:
             result = self._usable_output(out, x, prepared)
@@ -191,6 +149,9 @@ class _Conv:
                 prepared.plan(x, result)
             else:
                 prepared.plan(x[np.newaxis], result[np.newaxis])
+            if makes_output and prepared.make_shortcut():
+                plans.cache.recount(self._prepared, key)
+        self._prepared.shortcut = prepared.shortcut and prepared.shortcut.call
         if result is not out:
             out[...] = result
         return out
@@ -284,7 +245,7 @@ class _Conv:
             self._check_output(out, shape)
         chosen = self._select(spec)
         dense = pads is None and x.dtype.isnative and _lies_as(full, memory_format)
-        prepared = _Prepared(spec, None, shape, chosen, pads, dense, batched, self._output_maker(spec, shape), key)
+        prepared = Prepared(spec, None, shape, chosen, pads, dense, batched, self._output_maker(spec, shape), key)
         trial = selection.trial(spec, chosen, weight=self._kernels(), **self._judging)
         if trial is None:
             prepared.use(self._plan_chosen(chosen))
@@ -304,12 +265,12 @@ class _Conv:
         engine = planning.for_weight(registry.get(chosen.engine), spec, self._kernels(), loss)
         return self._plan(spec, planning.variant_of(engine, spec, chosen.variant))
 
-    def _candidate(self, prepared: _Prepared, key, engine: Engine) -> Plan:
+    def _candidate(self, prepared: Prepared, key, engine: Engine) -> Plan:
         """The plan of one candidate of an incremental choice; those before it are counted."""
         plans.cache.recount(self._prepared, key)
         return self._plan(prepared.spec, engine)
 
-    def _settle(self, prepared: _Prepared, key, chosen: Selection, plan: Plan | None) -> Plan:
+    def _settle(self, prepared: Prepared, key, chosen: Selection, plan: Plan | None) -> Plan:
         """Calls have found the fastest: from now on its plan alone computes."""
         prepared.use(plan or self._plan_chosen(chosen))
         prepared.selection = chosen

@@ -122,6 +122,37 @@ def test_bad_input_is_refused_as_ever(layer, bad):
     assert np.array_equal(layer(x), expected)
 
 
+@pytest.mark.parametrize(("text", "name"), [case for case in CASES if case[1] != "fft"])
+def test_the_first_calls_scratch_is_the_shortcuts(text, name):
+    spec, x, _, layer = drawn(text, name)
+    (prepared,) = layer._prepared.values()
+    plan = getattr(prepared.plan, "_fast", prepared.plan)
+    made = []
+    plan._new_frame = lambda *arguments: made.append(type(plan)._new_frame(plan, *arguments)) or made[-1]
+    layer(x)
+    assert not made, f"{spec} on {name}"
+    layer(x, np.empty(spec.output_shape, spec.dtype))
+    assert len(made) == 1, f"{spec} on {name}: what calls that need no shortcut compute with"
+
+
+def test_a_second_plan_of_the_fft_is_counted():
+    _, _, _, layer = drawn("mb1ic1ih40oc1kh9ph4", "fft")
+    (prepared,) = layer._prepared.values()
+    assert prepared.nbytes == 2 * prepared.plan._twin().nbytes
+
+
+def test_calls_into_given_outputs_make_no_shortcut():
+    spec = ConvSpec.parse("mb2ic3ih17oc5kh3ph1")
+    x, weight, _ = sample(spec)
+    layer, out = layer_of(spec, weight, engine="direct"), np.empty(spec.output_shape, spec.dtype)
+    for _ in range(2):
+        layer(x, out)
+    (prepared,) = layer._prepared.values()
+    assert prepared.shortcut is None, str(spec)
+    assert np.array_equal(layer(x), out), str(spec)
+    assert prepared.shortcut is not None, str(spec)
+
+
 def test_a_given_output_is_filled(layer):
     layer, x = layer
     out = np.zeros((2, 5, 17, 17), np.float32)

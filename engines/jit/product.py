@@ -212,8 +212,8 @@ class ProductPlan(Framed):
         following, rows = run.following(across), len(self._cut.channels)
         begins, ends = self._inputs * self._plane * item, self._outputs * self._pixels * item
         steps, lines, line = run.tiles * rows * run.steps, run.tiles * max(self._cut.vectors), self._target.vector_bytes
-        inputs = run.places(steps, (run.inputs, lines), self._inputs, self._plane * item, line)
-        outputs = run.places(steps, (run.outputs, lines), self._outputs, self._pixels * item, line)
+        inputs = product_runs.places(steps, (run.inputs, lines), self._inputs, self._plane * item, line)
+        outputs = product_runs.places(steps, (run.outputs, lines), self._outputs, self._pixels * item, line)
         self._runs = np.append(first, begins)
         self._steps = table(kernels.STEP, {"inputs": inputs, "outputs": outputs})
         step = kernels.size(kernels.STEP)

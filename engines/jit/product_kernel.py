@@ -328,16 +328,9 @@ def write_task(module, dtype, target):
                 row = number - task["row"]
                 with code.either(fixed["steps_bytes"].compare(">", 0)) as (yes, no):
                     with yes:
-                        call["asks"] = x + tile.pointer("runs").load()
-                        call["out_asks"] = out + tile["out_run"]
-                        call["steps"] = tile["steps"] + row * fixed["steps_bytes"]
+                        _ask_for_run(fixed, tile, call, row, x, out)
                     with no:
-                        turn, run = _divided(code, row, tile["run_count"])
-                        share, _ = _divided(code, call["k_count"] + turns - 1, turns)
-                        begin = turn * tile["turn_planes"].compare("==", 0).choose(share, tile["turn_planes"])
-                        planes = k + begin.compare("<", fixed["asked_planes"]).choose(begin, 0)
-                        run_at = (tile.pointer("runs") + run * INDEX.bytes).load()
-                        call["asks"] = x + run_at + planes * fixed["x_channel"]
+                        call["asks"] = x + _next_tiles_inputs(code, fixed, tile, call["k_count"], k, row, turns)
                 rows = Record(fixed.pointer("rows") + number * size(ROWS), ROWS)
                 call["weights"] = fixed.pointer("weights") + rows["weights"] + k * rows["channels"] * kind.itemsize
                 here = out + tile["out"] + rows["out"]
@@ -355,6 +348,22 @@ def write_task(module, dtype, target):
 
     code.loop(fixed["k_count"], over_k, step=fixed["k_block"])
     code.finish()
+
+
+def _ask_for_run(fixed, tile, call, row, x, out):
+    """Where a tile, with the task's channels number `row`, asks for a `product_runs.Run`."""
+    call["asks"] = x + tile.pointer("runs").load()
+    call["out_asks"] = out + tile["out_run"]
+    call["steps"] = tile["steps"] + row * fixed["steps_bytes"]
+
+
+def _next_tiles_inputs(code, fixed, tile, k_count, k, row, turns):
+    """How far from the image's first input those are that a tile asks for, with the task's channels number `row`."""
+    turn, run = _divided(code, row, tile["run_count"])
+    share, _ = _divided(code, k_count + turns - 1, turns)
+    begin = turn * tile["turn_planes"].compare("==", 0).choose(share, tile["turn_planes"])
+    planes = k + begin.compare("<", fixed["asked_planes"]).choose(begin, 0)
+    return (tile.pointer("runs") + run * INDEX.bytes).load() + planes * fixed["x_channel"]
 
 
 def _divided(code, number, by):

@@ -57,16 +57,17 @@ class Run:
         """The first tile of the run after each tile's, of so many; `count` itself for the last run."""
         return np.minimum((np.arange(count) // self.tiles + 1) * self.tiles, count)
 
-    def places(self, steps, lines, planes, plane_bytes, line_bytes):
-        """From where on each of some `steps` asks for lines of a plane, from the run's first line on (bytes).
 
-        `lines` are those of a step and of a run.  Steps that are left over ask for the last plane's again, which are
-        there.
-        """
-        each, whole = lines
-        plane, piece = np.divmod(np.arange(steps), math.ceil(whole / each))
-        at = plane * plane_bytes + piece * each * line_bytes
-        return np.where(plane < planes, at, (planes - 1) * plane_bytes)
+def places(steps, lines, planes, plane_bytes, line_bytes):
+    """From where on each of some `steps` asks for lines of a plane, from the run's first line on (bytes).
+
+    `lines` are those of a step and of a run.  Steps that are left over ask for the last plane's again, which are
+    there.
+    """
+    each, whole = lines
+    plane, piece = np.divmod(np.arange(steps), math.ceil(whole / each))
+    at = plane * plane_bytes + piece * each * line_bytes
+    return np.where(plane < planes, at, (planes - 1) * plane_bytes)
 
 
 def choose(cut, inputs, outputs, rounds, multiplies, nbytes):

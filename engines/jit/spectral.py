@@ -87,6 +87,7 @@ class SpectralPlan:
         if self.nbytes > TWIN_BYTES or len(self._runs) > 1:
             return None
         twin = self._twin()
+        self.nbytes += twin.nbytes
         (run,) = twin._runs
         return shortcut.make(known, twin._addresses, twin._call, twin.summon, run.struck[:1], kept=twin)
 
